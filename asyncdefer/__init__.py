@@ -1,0 +1,56 @@
+"""asyncdefer: the scheduler that an asyncio program carries inside itself."""
+
+from asyncdefer._clock import Clock, SystemClock, sleep
+from asyncdefer._core.job import Job, JobError, Run, current
+from asyncdefer._core.ledger import Lateness, Stats
+from asyncdefer._core.lifecycle import State
+from asyncdefer._core.options import Defer
+from asyncdefer._handle import Handle
+from asyncdefer._log import LogEvent
+from asyncdefer._queue import Queue
+from asyncdefer._task import AsyncTask, SyncTask, Task, Tasks
+from asyncdefer.errors import (
+    DeferError,
+    GiveUp,
+    JobCancelled,
+    JobDropped,
+    JobExpired,
+    JobFailed,
+    NotStarted,
+    QueueClosed,
+    Snooze,
+    UnknownTask,
+    WrongLoop,
+)
+
+__all__ = [
+    "AsyncTask",
+    "Clock",
+    "Defer",
+    "DeferError",
+    "GiveUp",
+    "Handle",
+    "Job",
+    "JobCancelled",
+    "JobDropped",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "Lateness",
+    "LogEvent",
+    "NotStarted",
+    "Queue",
+    "QueueClosed",
+    "Run",
+    "Snooze",
+    "State",
+    "Stats",
+    "SyncTask",
+    "SystemClock",
+    "Task",
+    "Tasks",
+    "UnknownTask",
+    "WrongLoop",
+    "current",
+    "sleep",
+]

@@ -1,0 +1,378 @@
+"""The agenda: what waits, when it is due, and who of the due may start next.
+
+One dict from key to the waiting call, two timelines (steady time for delays, wall time for
+etas) and the lanes. It is pure: times come in as arguments, calls go out as return values.
+
+How a line stays honest. Every waiting call has one live line on the timeline of its clock: at
+its eta, or, while the call stands in a lane, at its expiry if it has one. A call that is moved
+to a later time keeps its line, which is pushed again when it surfaces; `_lines` remembers the
+time of such a line. So the live line of a key is the one whose time is the expected one, and
+all others are stale: they are skipped when they surface and swept when they are the majority.
+
+A call that is due leaves the timeline for the lane `ready`, and the first of that lane starts
+while a slot is free. If something else is shut for it (its task is paused, a run of its key is
+under way), it moves on to that lane and comes back through `ready` when that lane opens.
+"""
+
+from collections.abc import Hashable, Iterator
+
+from asyncdefer._core.job import Call, Key
+from asyncdefer._core.lane import Lane
+from asyncdefer._core.rules import expiry
+from asyncdefer._core.timeline import Line, Timeline
+
+
+class Agenda:
+    """The waiting calls of one queue, and the keys that run."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.waiting: dict[Key, Call] = {}
+        self.running: dict[Key, Call] = {}
+        self.steady = Timeline()
+        self.wall = Timeline()
+        self.ready = Lane("ready")
+        self.empty = 0  # waiting calls that stand for nobody (calls == 0)
+        self._keys: dict[int, Key] = {}  # id -> key, of waiting calls that have a key of their own
+        self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
+        self._standing: dict[Key, Line] = {}  # the lane's line of each call that stands in one
+        self._busy = Lane("busy", shut=True)  # behind the run of their own key; lines not kept
+        self._paused: dict[Hashable, Lane] = {}
+        self._opened: list[Lane] = []  # lanes that opened and still have lines
+
+    # -- calls come and go
+
+    def place(self, call: Call, *, due: bool = False, order: int = 0) -> Call | None:
+        """Let a call wait; the older call of its key, if one waited, is replaced and returned.
+
+        `due` says that the eta has come: the call goes straight to the lane, with `order` as
+        its claim, and takes the place there of the one it replaces.
+        """
+        key = call.key
+        waiting = self.waiting
+        old = waiting.get(key)
+        waiting[key] = call
+        if old is None:
+            if type(key) is not int:
+                self._keys[call.id] = key
+                self.empty += not call.calls
+            if due:
+                self._stand(call, order, self.ready, None)
+            else:
+                timeline = self.steady if call.steady else self.wall
+                timeline.push((call.eta, call.id, key))
+            return None
+        if type(key) is not int:
+            del self._keys[old.id]
+            self._keys[call.id] = key
+            self.empty += (not call.calls) - (not old.calls)
+        had = self._expected(key, old)
+        if key in self._standing:
+            if not due:
+                self._leave(key)
+            self._redraw(call, old, had, expiry(call) if due else call.eta)
+        elif due:
+            self._stand(call, order, self.ready, old)
+        elif had is not None and call.steady is old.steady and had <= call.eta:
+            self._remember(key, call, had)
+        else:
+            self._redraw(call, old, had, call.eta)
+        return old
+
+    def remove(self, key: Key) -> Call | None:
+        """Take a waiting call out, wherever it stands."""
+        call = self.waiting.get(key)
+        if call is not None:
+            had = self._expected(key, call)
+            if key in self._standing:
+                self._leave(key)
+            self._redraw(call, call, had, None)
+            self._forget(key, call)
+        return call
+
+    def find(self, id: int) -> Call | None:  # noqa: A002 - the field's name
+        """The waiting call of an id."""
+        call = self.waiting.get(self._keys.get(id, id))
+        return call if call is not None and call.id == id else None
+
+    # -- time passes
+
+    def take_due(self, steady: int, wall: int, limit: int) -> list[Call]:
+        """Let what is due stand in the lane; the calls that expired are taken out and returned.
+
+        At most `limit` lines are looked at, so that a turn is short whatever has piled up.
+        """
+        expired: list[Call] = []
+        ahead = wall - steady
+        for timeline, now, shift in ((self.steady, steady, 0), (self.wall, wall, ahead)):
+            while limit > 0:
+                line = timeline.first()
+                if line is None or line[0] > now:
+                    break
+                limit -= 1
+                timeline.pop()
+                call = self._surface(timeline, line)
+                if call is None:
+                    continue
+                ends = expiry(call)
+                if ends is not None and ends <= now:
+                    self._leave(call.key)
+                    self._forget(call.key, call)
+                    expired.append(call)
+                elif call.key not in self._standing:
+                    self._stand(call, call.eta - shift, self.ready, None)
+        while self._opened and limit > 0:
+            limit = self._drain(self._opened[0], limit)
+        return expired
+
+    def next_times(self) -> tuple[int | None, int | None]:
+        """When the next line is due on the steady and on the wall clock."""
+        return self._next(self.steady), self._next(self.wall)
+
+    def is_due(self, steady: int, wall: int) -> bool:
+        """Something should have started, or stands in a lane."""
+        times = zip(self.next_times(), (steady, wall), strict=True)
+        return bool(self._standing) or any(time is not None and time <= now for time, now in times)
+
+    # -- who may start
+
+    def take(self) -> Call | None:
+        """The next call to start, which from now on runs; None if nobody may."""
+        lines = self.ready.lines
+        while len(self.running) < self.concurrency and not self.ready.shut:
+            if not len(lines):
+                return None
+            line = lines.pop()
+            key = line[2]
+            if self._standing.get(key) is not line:
+                lines.stale -= 1
+                continue
+            call = self.waiting[key]
+            lane = self._shut_for(call)
+            if lane is not None:
+                self._enter(line[0], call, lane)
+                continue
+            had = self._expected(key, call)
+            del self._standing[key]
+            if had is not None:
+                self._redraw(call, call, had, None)
+            self._forget(key, call)
+            self.running[key] = call
+            return call
+        return None
+
+    def startable(self) -> bool:
+        """Somebody may be able to start at once."""
+        has_room = len(self.running) < self.concurrency and not self.ready.shut
+        return bool(self._opened) or (has_room and len(self.ready.lines) > self.ready.lines.stale)
+
+    def release(self, key: Key) -> None:
+        """The run of a key has ended: its slot is free, and the key's next call may start."""
+        del self.running[key]
+        line = self._standing.get(key)
+        if line is not None and line[3] is self._busy:
+            self._enter(line[0], self.waiting[key], self.ready)
+
+    def pause(self, identity: Hashable | None) -> None:
+        """Shut the lane of a task, or of the whole queue."""
+        if identity is None:
+            self.ready.shut = True
+        else:
+            lane = self._paused.setdefault(identity, Lane(f"paused {identity}"))
+            lane.shut = True
+
+    def resume(self, identity: Hashable | None) -> None:
+        """Open it again."""
+        if identity is None:
+            self.ready.shut = False
+        elif (lane := self._paused.pop(identity, None)) is not None:
+            lane.shut = False
+            self._opened.append(lane)
+
+    # -- lanes
+
+    def _shut_for(self, call: Call) -> Lane | None:
+        if call.key in self.running:
+            return self._busy
+        return self._paused.get(call.task.identity) if self._paused else None
+
+    def _enter(self, order: int, call: Call, lane: Lane) -> None:
+        line = (order, call.id, call.key, lane)
+        self._standing[call.key] = line
+        if lane is not self._busy:
+            lane.lines.push(line)
+
+    def _stand(self, call: Call, order: int, lane: Lane, old: Call | None) -> None:
+        had = None if old is None else self._expected(call.key, old)
+        self._enter(order, call, lane)
+        ends = expiry(call)
+        if had is not None or ends is not None:
+            self._redraw(call, old or call, had, ends)
+
+    def _leave(self, key: Key) -> None:
+        line = self._standing.pop(key, None)
+        if line is not None and line[3] is not self._busy:
+            lines = line[3].lines
+            lines.stale += 1
+            lines.compact(lambda line: self._standing.get(line[2]) is line)
+
+    def _drain(self, lane: Lane, limit: int) -> int:
+        """Send those who stood in a lane that opened back through `ready`."""
+        while limit > 0 and not lane.shut and len(lane.lines):
+            line = lane.lines.pop()
+            limit -= 1
+            if self._standing.get(line[2]) is line:
+                self._enter(line[0], self.waiting[line[2]], self.ready)
+        if limit > 0:
+            self._opened.remove(lane)
+        return limit
+
+    # -- lines
+
+    def _expected(self, key: Key, call: Call) -> int | None:
+        """The time of the key's live line; None if it has none."""
+        return self._lines.get(key, None if key in self._standing else call.eta)
+
+    def _remember(self, key: Key, call: Call, time: int) -> None:
+        if time == call.eta and key not in self._standing:
+            self._lines.pop(key, None)
+        else:
+            self._lines[key] = time
+
+    def _redraw(self, call: Call, old: Call, had: int | None, wanted: int | None) -> None:
+        """Give a call a live line that surfaces at `wanted` or before; `had` is the one of `old`."""
+        key = call.key
+        if had is not None and (wanted is None or old.steady is not call.steady or wanted < had):
+            timeline = self.steady if old.steady else self.wall
+            timeline.stale += 1
+            self._lines.pop(key, None)
+            # Compaction asks what is expected of the key, so the new line has to be known first.
+            if wanted is not None:
+                self._draw(call, wanted)
+            timeline.compact(self._live(timeline, None if wanted is not None else key))
+        elif wanted is None:
+            self._lines.pop(key, None)
+        elif had is None:
+            self._draw(call, wanted)
+        else:
+            self._remember(key, call, had)
+
+    def _draw(self, call: Call, time: int) -> None:
+        timeline = self.steady if call.steady else self.wall
+        timeline.push((time, call.id, call.key))
+        self._remember(call.key, call, time)
+
+    def _live(self, timeline: Timeline, gone: Key | None) -> "_Live":
+        return _Live(self, timeline, gone)
+
+    def _surface(self, timeline: Timeline, line: Line) -> Call | None:
+        """The call whose line has come, if the line is live and the call was not moved later."""
+        time, _, key = line
+        call = self.waiting.get(key)
+        if (
+            call is None
+            or (self.steady if call.steady else self.wall) is not timeline
+            or self._expected(key, call) != time
+        ):
+            timeline.stale -= 1
+            return None
+        self._lines.pop(key, None)
+        wanted = expiry(call) if key in self._standing else call.eta
+        if wanted is not None and wanted > time:
+            self._draw(call, wanted)
+            return None
+        return call
+
+    def _next(self, timeline: Timeline) -> int | None:
+        while (line := timeline.first()) is not None:
+            time, _, key = line
+            call = self.waiting.get(key)
+            if (
+                call is not None
+                and (self.steady if call.steady else self.wall) is timeline
+                and self._expected(key, call) == time
+            ):
+                return int(time)
+            timeline.pop()
+            timeline.stale -= 1
+        return None
+
+    def _forget(self, key: Key, call: Call) -> None:
+        del self.waiting[key]
+        if type(key) is not int:
+            del self._keys[call.id]
+            self.empty -= not call.calls
+
+    # -- proof
+
+    def __len__(self) -> int:
+        """How many calls wait, those that stand for nobody left out."""
+        return len(self.waiting) - self.empty
+
+    def __repr__(self) -> str:
+        return (
+            f"<Agenda waiting={len(self)} running={len(self.running)}/{self.concurrency}"
+            f" standing={len(self._standing)} lines={len(self.steady)}+{len(self.wall)}>"
+        )
+
+    def lines(self) -> int:
+        """How many lines the timelines hold."""
+        return len(self.steady) + len(self.wall)
+
+    def standing(self, key: Key) -> bool:
+        """The call of this key is due and stands in a lane."""
+        return key in self._standing
+
+    def _check(self) -> None:
+        """Every invariant, spelled out; for tests."""
+        assert len(self.running) <= self.concurrency
+        assert all(call.key == key for key, call in self.waiting.items())
+        assert self._keys == {c.id: k for k, c in self.waiting.items() if type(k) is not int}
+        assert self.empty == sum(not call.calls for call in self.waiting.values())
+        assert set(self._standing) <= set(self.waiting)
+        assert set(self._lines) <= set(self.waiting)
+        for timeline, steady in ((self.steady, True), (self.wall, False)):
+            timeline._check()  # noqa: SLF001 - a proof of the whole proves its parts
+            live = set(_Live(self, timeline, None).select(timeline))
+            wanted = {
+                (time, key)
+                for key, call in self.waiting.items()
+                if call.steady is steady and (time := self._expected(key, call)) is not None
+            }
+            assert {(time, key) for time, _, key in live} == wanted
+            assert len(timeline) - timeline.stale == len(wanted)
+        for key, call in self.waiting.items():
+            wants = expiry(call) if key in self._standing else call.eta
+            has = self._expected(key, call)
+            assert wants is None or (has is not None and has <= wants)
+        for line in self._standing.values():
+            lane = line[3]
+            assert lane is self._busy or line in list(lane.lines)
+            assert lane is not self._busy or line[2] in self.running
+        for lane in (self.ready, *self._paused.values()):
+            lane.lines._check()  # noqa: SLF001 - as above
+            mine = sum(line[3] is lane for line in self._standing.values())
+            assert len(lane.lines) - lane.lines.stale == mine
+
+
+class _Live:
+    """Which lines of a timeline are live, one for each key; `gone` is a key that is leaving."""
+
+    def __init__(self, agenda: Agenda, timeline: Timeline, gone: Key | None) -> None:
+        self._agenda = agenda
+        self._steady = timeline is agenda.steady
+        self._gone = gone
+        self._seen: set[Key] = set()
+
+    def __call__(self, line: Line) -> bool:
+        time, _, key = line
+        call = self._agenda.waiting.get(key)
+        if call is None or key == self._gone or key in self._seen:
+            return False
+        if call.steady is not self._steady or self._agenda._expected(key, call) != time:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - one structure in two classes
+            return False
+        self._seen.add(key)
+        return True
+
+    def select(self, lines: Timeline) -> Iterator[Line]:
+        return (line for line in lines if self(line))

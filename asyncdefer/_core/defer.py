@@ -1,0 +1,210 @@
+"""Keys, and how an older and a newer call of one key become one."""
+
+import dataclasses
+import datetime as dt
+import hashlib
+import math
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from asyncdefer._core.job import Call, More
+from asyncdefer._core.options import Defer, checked_key
+from asyncdefer._core.signature import (
+    bound_arguments,
+    compile_binder,
+    signature_of,
+    split_arguments,
+)
+
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_ATOMS: Final = frozenset({int, str, bool, type(None)})
+_INT64: Final = 1 << 63
+_LONGEST: Final = 512
+
+KeyMaker = Callable[..., str]
+
+
+def key_text(values: tuple[Any, ...], names: tuple[str, ...] | None = None) -> str:
+    """The key that these values make: compact JSON, in which `1`, `1.0`, `true` and `"1"` differ.
+
+    A value that JSON has no form for stands as `{"$": type, "v": value}`. Keys over 512 bytes
+    are shortened to their SHA-256. `TypeError` for a value that has no lasting text.
+    """
+    for value in values:
+        if type(value) not in _ATOMS:
+            values = tuple(_plain_named(values, names))
+            break
+    try:
+        text = _encode(values)
+    except (OverflowError, UnicodeEncodeError):
+        text = _encode(tuple(_plain_named(values, names)))
+    if len(text) > _LONGEST:
+        return "sha256:" + hashlib.sha256(text).hexdigest()
+    return text.decode()
+
+
+def _plain_named(values: tuple[Any, ...], names: tuple[str, ...] | None) -> list[Any]:
+    result: list[Any] = []
+    for at, value in enumerate(values):
+        try:
+            result.append(_plain(value))
+        except (TypeError, RecursionError, UnicodeEncodeError) as error:
+            what = f"the argument {names[at]!r}" if names else "what the key function returned"
+            raise TypeError(
+                f"{what} ({type(value).__name__}) cannot be part of a key: {error}."
+                ' Name the parameters that can, as in defer=["user_id"], or give a function'
+                " that returns the key"
+            ) from error
+    return result
+
+
+def _tag(value: object, plain: Any) -> dict[str, Any]:
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else _full_name(kind)
+    return {"$": name, "v": plain}
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types, distinct for distinct values."""
+    kind = type(value)
+    if kind is str:
+        value.encode()
+        return value
+    if kind is bool or value is None:
+        return value
+    if kind is int:
+        return value if -_INT64 <= value < _INT64 else msgspec.Raw(str(value).encode())
+    if kind is float:
+        return value if math.isfinite(value) else _tag(value, str(value))
+    if kind in (list, tuple):
+        return [_plain(member) for member in value]
+    if kind is dict and "$" not in value and all(type(name) is str for name in value):
+        return {name: _plain(member) for name, member in value.items()}
+    return _tag(value, _inside(value))
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bytes | bytearray | memoryview):
+        return b64encode(value).decode()
+    if isinstance(value, dt.datetime):
+        return (value if value.utcoffset() is None else value.astimezone(dt.UTC)).isoformat()
+    if isinstance(value, dt.timedelta):
+        return value // dt.timedelta(microseconds=1)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, Mapping):
+        pairs = [[_plain(name), _plain(member)] for name, member in value.items()]
+        return sorted(pairs, key=_encode)
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(member) for member in value), key=_encode)
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    for base in (str, bool, int, float):
+        if isinstance(value, base):
+            return _plain(base(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _plain(members)
+    if isinstance(value, msgspec.Struct):
+        return _plain(msgspec.structs.asdict(value))
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump())
+    raise TypeError(f"{type(value).__name__} has no lasting text")
+
+
+def key_maker(fn: Callable[..., Any], rule: Defer, shown: str) -> KeyMaker:
+    """The function that makes the key of a call of `fn`; `ValueError` for an unknown name."""
+    if rule.key is not None:
+        return _by_function(rule.key)
+    signature = signature_of(fn)
+    if signature is None:
+        raise ValueError(f"{shown} does not tell its parameters: defer it with key=… instead")
+    known = tuple(signature.parameters)
+    names = known if rule.params is None else tuple(rule.params)
+    for name in names:
+        if name not in signature.parameters:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"defer names {name!r}, but the parameters of {shown} are: {has}")
+    return _by_names(compile_binder(signature, names, shown), names)
+
+
+def _by_names(bind: Callable[..., tuple[Any, ...]], names: tuple[str, ...]) -> KeyMaker:
+    def make(*args: Any, **kwargs: Any) -> str:
+        return key_text(bind(*args, **kwargs), names)
+
+    return make
+
+
+def _by_function(function: Callable[..., Any]) -> KeyMaker:
+    def make(*args: Any, **kwargs: Any) -> str:
+        key = function(*args, **kwargs)
+        return checked_key(key) if isinstance(key, str) else key_text((key,))
+
+    return make
+
+
+def opened(call: Call, rule: Defer, now: int, ahead: int) -> Call:
+    """The first call of a burst, with what the rule wants remembered. `now` is steady time."""
+    wanted = call.eta if call.steady else call.eta - ahead
+    if rule.leading and wanted > now:
+        more = msgspec.structs.replace(call.more, window=wanted)
+        return msgspec.structs.replace(call, eta=now, steady=True, more=more)
+    return _bounded(call, None if rule.bound is None else now + rule.bound, ahead)
+
+
+def folded(
+    old: Call, new: Call, rule: Defer, fn: Callable[..., Any], now: int, ahead: int
+) -> Call:
+    """The newer call as it waits in the place of the older one; `ahead`: wall minus steady.
+
+    The empty call of a leading window has no arguments to keep and starts no burst of its own:
+    the first call that replaces it does.
+    """
+    if not old.calls:
+        return _bounded(new, None if rule.bound is None else now + rule.bound, ahead)
+    args, kwargs = new.args, new.kwargs
+    if rule.keep == "first":
+        args, kwargs = old.args, old.kwargs
+    elif callable(rule.keep):
+        signature = signature_of(fn)
+        if signature is None:
+            raise TypeError(f"keep: {fn!r} does not tell its parameters, so it cannot be merged")
+        merged = rule.keep(
+            bound_arguments(signature, old.args, old.kwargs),
+            bound_arguments(signature, new.args, new.kwargs),
+        )
+        args, kwargs = split_arguments(signature, merged)
+        signature.bind(*args, **kwargs)
+    more: More = new.more
+    eta, steady = new.eta, new.steady
+    if old.more.window is not None:  # the leading call itself still waits for its slot
+        more = msgspec.structs.replace(more, window=old.more.window)
+        eta, steady = old.eta, old.steady
+    result = msgspec.structs.replace(
+        new, args=args, kwargs=kwargs, eta=eta, steady=steady, more=more
+    )
+    return _bounded(result, old.more.bound, ahead)
+
+
+def _bounded(call: Call, bound: int | None, ahead: int) -> Call:
+    """The call with an eta not later than the bound of its burst."""
+    if bound is None:
+        return call
+    more: More = msgspec.structs.replace(call.more, bound=bound)
+    if (call.eta if call.steady else call.eta - ahead) > bound:
+        return msgspec.structs.replace(call, eta=bound, steady=True, more=more)
+    return msgspec.structs.replace(call, more=more)

@@ -1,0 +1,66 @@
+"""Times as integers: microseconds since 1970 in UTC, and nothing else inside the library.
+
+Two datetimes of one zone compare by wall clock and ignore `fold`, so the hour that a clock
+change repeats compares wrongly; integers do not. Datetimes and floats exist at the edges only,
+and this is the edge.
+"""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+SECOND: Final = 1_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def _microseconds(span: timedelta) -> int:
+    return (span.days * 86_400 + span.seconds) * SECOND + span.microseconds
+
+
+LAST: Final = _microseconds(datetime.max.replace(tzinfo=UTC) - _EPOCH)
+FIRST: Final = _microseconds(_FIRST - _EPOCH)
+
+
+def instant(eta: datetime) -> int:
+    """The microseconds of an aware datetime; `ValueError` for a naive one or one past year 9999."""
+    if not isinstance(eta, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"eta must be an aware datetime, not {type(eta).__name__}")
+    if eta.utcoffset() is None:
+        raise ValueError(
+            f"eta {eta.isoformat()} has no time zone: give an aware datetime,"
+            " for example datetime.now(UTC) + timedelta(hours=2)"
+        )
+    # A subtraction cannot overflow where astimezone can (datetime.max at UTC-12).
+    return within(_microseconds(eta - _EPOCH))
+
+
+def within(time: int) -> int:
+    """The same time; `ValueError` if no datetime in UTC can show it."""
+    if time > LAST:
+        raise ValueError("the eta is later than 9999-12-31 UTC")
+    return time
+
+
+def duration(value: float | timedelta, name: str = "delay") -> int:
+    """The microseconds of a duration given in seconds or as a timedelta, never negative."""
+    if isinstance(value, timedelta):
+        result = _microseconds(value)
+    elif type(value) is bool or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+    elif not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value}")
+    else:
+        result = round(value * SECOND)
+    if result < 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    return result
+
+
+def moment(time: int) -> datetime:
+    """The aware datetime in UTC; a time before year 1 shows as the first datetime there is."""
+    return _EPOCH + timedelta(microseconds=time) if time > FIRST else _FIRST
+
+
+def seconds(time: int) -> float:
+    return time / SECOND

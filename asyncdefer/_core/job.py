@@ -1,0 +1,258 @@
+"""The records: a call that waits, its run, and what becomes of it."""
+
+from collections.abc import Callable, Hashable
+from contextvars import Context, ContextVar
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from msgspec import Struct, structs
+
+from asyncdefer._core.instant import moment, seconds
+from asyncdefer._core.lifecycle import Event, State
+from asyncdefer._core.options import Options
+
+Key = int | tuple[Hashable, str]
+"""A job without a key has its own id as its key, so that one dict serves all."""
+
+NO_KWARGS: Final[dict[str, Any]] = {}
+
+
+class Declared(Protocol):
+    """What the core knows of a task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def identity(self) -> Hashable: ...
+    @property
+    def declared(self) -> Options: ...
+
+
+class More(Struct, frozen=True):
+    """What most calls do not need to say.
+
+    `attempt`: starts so far. `bound`: the steady time at which `max_wait` ends the burst.
+    `window`: the steady time at which the window of a leading call ends. `options`: those given
+    to this call.
+    """
+
+    attempt: int = 0
+    bound: int | None = None
+    window: int | None = None
+    options: Options | None = None
+
+
+NOTHING_MORE: Final = More()
+
+
+class Answer(Struct, eq=False):
+    """What all waiters of one key share, from the first call of the burst to the outcome.
+
+    `state` is None until the job ended. `waiters` maps a future to the run that waits on it, if
+    it is a run that waits. `follows`: the answer this one gave way to.
+    """
+
+    state: State | None = None
+    value: Any = None
+    error: BaseException | None = None
+    traceback: Any = None
+    id: int = 0
+    eta: int = 0
+    attempt: int = 0
+    waiters: "dict[Any, Run | None] | None" = None
+    follows: "Answer | None" = None
+
+    def final(self) -> "Answer":
+        """The answer that counts."""
+        answer = self
+        while answer.follows is not None:
+            answer = answer.follows
+        return answer
+
+    def wait(self, future: Any, run: "Run | None") -> None:
+        """A future to wake at the end; the run that waits with it waits for the clock."""
+        if self.waiters is None:
+            self.waiters = {}
+        self.waiters[future] = run
+        if run is not None:
+            run.waits += 1
+
+    def leave(self, future: Any) -> None:
+        """A future that nobody awaits any more."""
+        if self.waiters and future in self.waiters:
+            run = self.waiters.pop(future)
+            if run is not None:
+                run.waits -= 1
+
+    def wake(self) -> None:
+        """Wake all who wait."""
+        waiters, self.waiters = self.waiters, None
+        for future, run in (waiters or {}).items():
+            if run is not None:
+                run.waits -= 1
+            if not future.done():
+                future.set_result(None)
+
+    def follow(self, other: "Answer") -> None:
+        """This answer gives way to another; those who wait follow it."""
+        self.follows = other
+        for future, run in (self.waiters or {}).items():
+            if other.waiters is None:
+                other.waiters = {}
+            other.waiters[future] = run
+        self.waiters = None
+
+
+class Call(Struct, eq=False):
+    """A call that waits. `eta` counts on the steady clock or on the wall clock (`steady`).
+
+    `calls`: how many calls were folded into this one; 0 is the empty call that keeps the window
+    of a leading call open. `answer` exists once somebody shares it; it is the only field that
+    is ever set again.
+    """
+
+    id: int
+    task: Declared
+    key: Key
+    eta: int
+    steady: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    context: Context
+    calls: int = 1
+    more: More = NOTHING_MORE
+    answer: Answer | None = None
+
+    def shared(self) -> Answer:
+        """The answer, made now if nobody asked before."""
+        if self.answer is None:
+            self.answer = Answer()
+        return self.answer
+
+    @property
+    def shown_key(self) -> str | None:
+        return None if isinstance(self.key, int) else self.key[1]
+
+    @property
+    def options(self) -> Options:
+        """The task's options with those of this call over them."""
+        given = self.more.options
+        return self.task.declared if given is None else given.over(self.task.declared)
+
+    def again(self, eta: int, *, steady: bool, more: More | None = None) -> "Call":
+        """The same call at another time: same id, same answer."""
+        answer = self.shared()
+        return structs.replace(
+            self, eta=eta, steady=steady, more=self.more if more is None else more, answer=answer
+        )
+
+
+class Run(Struct, eq=False):
+    """One run of a job, as `asyncdefer.current()` gives it to the job.
+
+    `lateness` is in seconds, `calls` says how many calls were folded into this run, `shard` is
+    the index of an iteration's shard and None elsewhere.
+    """
+
+    call: Call
+    attempt: int
+    started: int
+    late: int
+    due: int
+    scheduler: Any
+    task_of_loop: Any = None
+    timer: Any = None
+    stop: "Event | None" = None
+    waits: int = 0
+    awaits: list[Call] = []  # a Struct copies it
+    thread: bool = False
+
+    @property
+    def id(self) -> str:
+        return str(self.call.id)
+
+    @property
+    def task(self) -> str:
+        return self.call.task.name
+
+    @property
+    def key(self) -> str | None:
+        return self.call.shown_key
+
+    @property
+    def eta(self) -> datetime:
+        return moment(self.due)
+
+    @property
+    def lateness(self) -> float:
+        return seconds(self.late)
+
+    @property
+    def calls(self) -> int:
+        return self.call.calls
+
+    @property
+    def shard(self) -> int | None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.task} attempt={self.attempt}>"
+
+
+running: Final[ContextVar[Run]] = ContextVar("asyncdefer_run")
+
+
+def current() -> Run:
+    """The run this code is part of; `LookupError` outside a job."""
+    try:
+        return running.get()
+    except LookupError:
+        raise LookupError("current() is known inside a job only") from None
+
+
+class Outcome(Struct, frozen=True):
+    """What happened to a run: how it ended, with its value or its error."""
+
+    event: Event
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Verdict(Struct, frozen=True):
+    """What follows for the job: `eta` if it runs again, else it has ended."""
+
+    event: Event
+    eta: int | None = None
+    steady: bool = True
+    value: Any = None
+    error: BaseException | None = None
+
+
+class JobError(Struct, frozen=True):
+    """A failure as text, so that it can be kept and shown."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Job(Struct, frozen=True):
+    """A job as it was at the moment somebody asked. Times are aware datetimes in UTC."""
+
+    id: str
+    task: str
+    key: str | None
+    state: State
+    eta: datetime
+    attempt: int
+    calls: int
+    enqueued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobError | None
+    read_arguments: Callable[[], dict[str, Any]]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by the names of the function's parameters."""
+        return self.read_arguments()

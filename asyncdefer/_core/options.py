@@ -1,0 +1,152 @@
+"""What may be said about a call: on the decorator, and for one call by `.options(…)`.
+
+Options given to a call are laid over those of its task; the task's are read at the run.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from asyncdefer._core.instant import duration, instant
+
+Merge = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+
+class Defer(Struct, frozen=True):
+    """How calls of one key fold into one run.
+
+    `params`: the names of the parameters that make the key; None stands for all of them.
+    `key`: a callable instead, which gets the call's arguments and returns the key.
+    `max_wait`: seconds or timedelta; the run starts at the latest this long after the first
+    call of the burst. `leading`: the first call runs at once, and the last one at the end if
+    there was more than one. `keep`: whose arguments count: `"last"`, `"first"`, or a function
+    `merge(old, new)` that gets and returns the bound arguments as dicts.
+    """
+
+    params: Sequence[str] | None = None
+    key: Callable[..., Any] | None = None
+    max_wait: float | timedelta | None = None
+    leading: bool = False
+    keep: Literal["last", "first"] | Merge = "last"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.params, str):
+            raise TypeError(f'defer takes a list of parameter names: defer=["{self.params}"]')
+        if self.params is not None and self.key is not None:
+            raise TypeError("Defer takes params or key, not both")
+        if self.key is not None and not callable(self.key):
+            raise TypeError("Defer(key=…) takes a callable that returns the key")
+        if self.keep not in ("last", "first") and not callable(self.keep):
+            raise ValueError(f'keep must be "last", "first" or a function, not {self.keep!r}')
+        if self.max_wait is not None:
+            duration(self.max_wait, "max_wait")
+
+    @property
+    def bound(self) -> int | None:
+        """`max_wait` in microseconds."""
+        return None if self.max_wait is None else duration(self.max_wait, "max_wait")
+
+    @property
+    def plain(self) -> bool:
+        """Newest call wins, and nothing else to remember."""
+        return self.keep == "last" and not self.leading and self.max_wait is None
+
+
+DeferRule = bool | Sequence[str] | Callable[..., Any] | Defer
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a decorator takes beside the name."""
+
+    delay: float | timedelta | None
+    defer: DeferRule | None
+    timeout: float | timedelta | None
+    expires: float | timedelta | None
+    result_ttl: float | timedelta | None
+
+
+class CallOptions(TaskOptions, total=False):
+    """What `.options(…)` takes for one call."""
+
+    eta: datetime | None
+    key: str | None
+
+
+class Options(Struct, frozen=True):
+    """The same, checked and in microseconds. UNSET: not given; None: given as nothing."""
+
+    delay: int | None | UnsetType = UNSET
+    defer: Defer | None | UnsetType = UNSET
+    timeout: int | None | UnsetType = UNSET
+    expires: int | None | UnsetType = UNSET
+    result_ttl: int | None | UnsetType = UNSET
+    eta: int | None | UnsetType = UNSET
+    key: str | None | UnsetType = UNSET
+
+    def over(self, base: "Options") -> "Options":
+        """These options where they are given, those of `base` where they are not."""
+        given = {name: value for name, value in structs.asdict(self).items() if value is not UNSET}
+        return structs.replace(base, **given)
+
+
+def _positive(value: float | timedelta, name: str) -> int:
+    result = duration(value, name)
+    if result == 0:
+        raise ValueError(f"{name} must be more than 0: a job could never finish or start in it")
+    return result
+
+
+def _defer(value: DeferRule) -> Defer | None:
+    if isinstance(value, Defer):
+        return value
+    if isinstance(value, bool):
+        return Defer() if value else None
+    if callable(value):
+        return Defer(key=value)
+    return Defer(params=value if isinstance(value, str) else tuple(value))
+
+
+def _key(value: str) -> str:
+    from_user = value
+    if not isinstance(from_user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"key must be a str, not {type(value).__name__}")
+    return checked_key(from_user)
+
+
+def checked_key(key: str) -> str:
+    """The key as given; `ValueError` where a journal could not hold it."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueError("key has a lone surrogate, which is not valid text") from None
+    if not 1 <= size <= 512:
+        raise ValueError(f"key must have 1 to 512 bytes of UTF-8, not {size}")
+    if "\0" in key:
+        raise ValueError("key must not have a NUL character")
+    return key
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "delay": duration,
+    "defer": _defer,
+    "timeout": lambda value: _positive(value, "timeout"),
+    "expires": lambda value: _positive(value, "expires"),
+    "result_ttl": lambda value: duration(value, "result_ttl"),
+    "eta": instant,
+    "key": _key,
+}
+
+
+def read_options(given: TaskOptions | CallOptions, allowed: type) -> Options:
+    """Check what a user gave. `allowed` is `TaskOptions` or `CallOptions`."""
+    known = allowed.__annotations__
+    for name in given:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r} here; the options are {', '.join(known)}")
+    if given.get("eta") is not None and given.get("delay") is not None:
+        raise TypeError("give eta or delay, not both")
+    return Options(
+        **{name: None if value is None else _READ[name](value) for name, value in given.items()}
+    )

@@ -1,0 +1,43 @@
+"""The rules of a run: until when it may start, and what follows from how it ended."""
+
+from asyncdefer._core.instant import within
+from asyncdefer._core.job import Call, Outcome, Verdict
+from asyncdefer._core.lifecycle import Event
+from asyncdefer.errors import JobFailed, Snooze
+
+
+def expiry(call: Call) -> int | None:
+    """When a call that has not started is given up, on the clock of its eta."""
+    given = call.more.options
+    ends = (call.task.declared if given is None else call.options).expires
+    return call.eta + ends if isinstance(ends, int) else None
+
+
+def decide(outcome: Outcome, now: int) -> Verdict:
+    """What follows from the outcome of a run that ended at `now` (steady time)."""
+    error = outcome.error
+    if outcome.event is Event.SNOOZE and isinstance(error, Snooze):
+        if error.eta is not None:
+            return Verdict(Event.SNOOZE, eta=error.eta, steady=False)
+        try:
+            return Verdict(Event.SNOOZE, eta=within(now + (error.delay or 0)))
+        except ValueError as invalid:
+            return Verdict(Event.FAIL, error=invalid)
+    if outcome.event is Event.FAIL:
+        return Verdict(Event.FAIL, error=presentable(error))
+    return Verdict(outcome.event, value=outcome.value, error=error)
+
+
+def presentable(error: BaseException | None) -> BaseException:
+    """The error as a waiter can get it.
+
+    A waiter that got the job's CancelledError would look cancelled itself, a SystemExit would
+    end its program, and a StopIteration cannot pass an await.
+    """
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+        error = error.__cause__  # what Python makes of a StopIteration that leaves a coroutine
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    failure = JobFailed(type(error).__name__, str(error))
+    failure.__cause__ = error
+    return failure

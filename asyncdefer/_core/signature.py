@@ -1,0 +1,81 @@
+"""What a function's signature says, worked out once: are these arguments right, and which of
+them make the key.
+
+The check is Python's own: a function with the same parameters is compiled, and calling it binds
+the arguments as the job's function would, with the same TypeError, at the speed of a call.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Binder = Callable[..., tuple[Any, ...]]
+
+
+class _Default:
+    """Stands for a default value in source text."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature without annotations; None for the builtins that do not tell theirs."""
+    try:
+        return inspect.signature(fn)
+    except (ValueError, TypeError):
+        return None
+
+
+def compile_binder(signature: inspect.Signature, names: Sequence[str], shown: str) -> Binder:
+    """A function that binds its arguments as `signature` does and returns the named ones."""
+    scope: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for at, parameter in enumerate(signature.parameters.values()):
+        bare = parameter.replace(annotation=inspect.Parameter.empty)
+        if parameter.default is not inspect.Parameter.empty:
+            scope[f"_default{at}"] = parameter.default
+            bare = bare.replace(default=_Default(f"_default{at}"))
+        parameters.append(bare)
+    text = inspect.Signature(parameters)
+    returned = "".join(f"{name}, " for name in names)
+    exec(f"def _bind{text}: return ({returned})", scope)  # noqa: S102 - names come from a signature
+    binder: Binder = scope["_bind"]
+    binder.__qualname__ = binder.__name__ = shown
+    return binder
+
+
+def bound_arguments(
+    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments by parameter name, defaults applied."""
+    if signature is None:
+        return {"args": args, **kwargs}
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def split_arguments(
+    signature: inspect.Signature, arguments: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The reverse: what to call the function with; `TypeError` where names do not fit."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    left = dict(arguments)
+    for name, parameter in signature.parameters.items():
+        if name not in left:
+            continue
+        value = left.pop(name)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            args.append(value)
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            args.extend(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs.update(value)
+        else:
+            kwargs[name] = value
+    return tuple(args), {**kwargs, **left}

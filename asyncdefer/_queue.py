@@ -1,0 +1,510 @@
+"""The queue: what a program holds in its hands. It wires the parts below and decides nothing."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, cast, overload
+
+import anyio
+
+from asyncdefer._clock import Clock, SystemClock
+from asyncdefer._core.instant import duration, instant
+from asyncdefer._core.job import Job, running
+from asyncdefer._core.ledger import Stats
+from asyncdefer._core.lifecycle import State
+from asyncdefer._core.options import CallOptions, Options, checked_key, read_options
+from asyncdefer._handle import Handle
+from asyncdefer._log import Events, Subscriber
+from asyncdefer._scheduler import Scheduler
+from asyncdefer._task import Task, TaskDecorator, Tasks, make_task, name_of, schedulable
+from asyncdefer.errors import NotStarted, QueueClosed, UnknownTask
+
+R = TypeVar("R")
+
+CANCEL_GRACE: float = 5.0
+"""Real seconds that a run may take to end after `close()` cancelled it."""
+
+_PAGE: Final = 500
+_FUNCTIONS: Final = 256
+
+
+class QueueOptions(TypedDict, total=False):
+    """What `Queue(…)` and `configure(…)` take."""
+
+    concurrency: int
+    threads: int
+    result_ttl: float | timedelta | None
+    drain_timeout: float
+    clock: Clock | None
+
+
+class Queue(TaskDecorator):
+    """A scheduler that lives inside an asyncio program.
+
+    `concurrency`: jobs that run at once. `threads`: threads for plain functions. `result_ttl`:
+    seconds or timedelta for which an ended job can be looked up (10,000 of them at the most).
+    `drain_timeout`: real seconds that `close()` waits for running jobs before it cancels them.
+    """
+
+    def __init__(
+        self,
+        journal: None = None,
+        *,
+        concurrency: int = 100,
+        threads: int = 40,
+        result_ttl: float | timedelta | None = 3600,
+        drain_timeout: float = 8,
+        clock: Clock | None = None,
+    ) -> None:
+        if journal is not None:
+            raise TypeError("this version keeps timers in memory only: use Queue() for now")
+        self._registry = Tasks()
+        self._functions: dict[Any, Task[..., Any]] = {}
+        self._events = Events()
+        self._scheduler: Scheduler | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._paused: set[Any] = set()
+        self._configure(
+            concurrency=concurrency,
+            threads=threads,
+            result_ttl=result_ttl,
+            drain_timeout=drain_timeout,
+            clock=clock,
+        )
+
+    def configure(self, **options: Unpack[QueueOptions]) -> None:
+        """Change options of the constructor while the queue is stopped."""
+        if self._is_running():
+            raise RuntimeError("configure a queue before its start or after its close")
+        self._configure(**options)
+
+    def _configure(self, **options: Unpack[QueueOptions]) -> None:
+        for name in options:
+            if name not in QueueOptions.__annotations__:
+                raise TypeError(f"a queue has no option {name!r}")
+        for name in ("concurrency", "threads"):
+            value = options.get(name, 1)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+        read: dict[str, Any] = dict(options)
+        if options.get("result_ttl") is not None:
+            read["result_ttl"] = duration(cast(float, options.get("result_ttl")), "result_ttl")
+        if "drain_timeout" in options:
+            read["drain_timeout"] = duration(options["drain_timeout"], "drain_timeout") / 1e6
+        if "clock" in options:
+            read["clock"] = options["clock"] or SystemClock()
+        self._options: dict[str, Any] = {**getattr(self, "_options", {}), **read}
+
+    # -- life
+
+    async def start(self) -> None:
+        """Begin to accept and run jobs, in the running event loop."""
+        if self._is_running():
+            raise RuntimeError("the queue is started already")
+        options = self._options
+        self._closing = None
+        self._scheduler = Scheduler(
+            options["clock"],
+            self._events,
+            concurrency=options["concurrency"],
+            threads=options["threads"],
+            result_ttl=options["result_ttl"],
+            forget=self._forget,
+        )
+        for identity in self._paused:
+            self._scheduler.agenda.pause(identity)
+
+    async def close(self) -> None:
+        """Stop accepting, let running jobs end within `drain_timeout`, cancel the rest.
+
+        Every waiter is settled when it returns. A `close()` that is cancelled cancels the runs
+        at once, and still ends only when all of this is done.
+        """
+        scheduler = self._scheduler
+        if scheduler is None or scheduler.loop.is_closed():
+            return
+        scheduler.check_loop()
+        if self._closing is None:
+            shut = scheduler.shut_down(self._options["drain_timeout"], CANCEL_GRACE)
+            self._closing = scheduler.loop.create_task(shut)
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not self._closing.done():
+                try:
+                    await asyncio.shield(self._closing)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    scheduler.stop_runs()
+        self._functions.clear()
+        if cancelled is not None:
+            raise cancelled
+        self._closing.result()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """An ASGI lifespan for Starlette, FastAPI and Litestar; sets `app.state.queue`."""
+        async with self:
+            if hasattr(app, "state"):
+                app.state.queue = self
+            yield
+
+    def _is_running(self) -> bool:
+        scheduler = self._scheduler
+        if scheduler is None or scheduler.loop.is_closed():
+            return False
+        return self._closing is None or not self._closing.done()
+
+    def _started(self) -> Scheduler:
+        if self._scheduler is None:
+            raise NotStarted(
+                "the queue has not been started: use `async with queue:`,"
+                " `await queue.start()` or lifespan=queue.lifespan"
+            )
+        return self._scheduler
+
+    # -- calls
+
+    @overload
+    async def enqueue(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    async def enqueue(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """Schedule a call of `fn` and return its handle once it is accepted.
+
+        `fn`: a task or any callable. `eta`: an aware datetime; `delay`: seconds or a timedelta,
+        from now; with neither the task's own delay counts, or none. `key`: calls of one task
+        and key that wait at the same time fold into one run. The other arguments are those of
+        `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
+        """
+        return self._enqueue(fn, args, kwargs, eta, delay, key)
+
+    def _enqueue(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        eta: datetime | None,
+        delay: float | timedelta | None,
+        key: str | None,
+    ) -> Handle[Any]:
+        task = self._task_of(fn)
+        if task.collides is not None:
+            raise TypeError(
+                f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
+                " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
+            )
+        micros = None
+        if delay is not None:
+            if eta is not None:
+                raise TypeError("give eta or delay, not both")
+            micros = duration(delay)
+        scheduler = self._scheduler or self._started()
+        return scheduler.accept(
+            task,
+            args,
+            kwargs,
+            None if eta is None else instant(eta),
+            micros,
+            None if key is None else checked_key(key),
+            None,
+        )
+
+    @overload
+    def enqueue_nowait(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    def enqueue_nowait(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    def enqueue_nowait(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """The same from a callback of the loop, without waiting until the call is safe."""
+        return self._enqueue(fn, args, kwargs, eta, delay, key)
+
+    @overload
+    def enqueue_from_thread(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    def enqueue_from_thread(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    def enqueue_from_thread(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """The same from another thread, which waits until the call is accepted."""
+        loop = self._started().loop
+        if asyncio._get_running_loop() is loop:  # noqa: SLF001
+            raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
+        answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()
+
+        def accept() -> None:
+            try:
+                answer.set_result(self._enqueue(fn, args, kwargs, eta, delay, key))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
+                answer.set_exception(error)
+
+        try:
+            loop.call_soon_threadsafe(accept, context=copy_context())
+        except RuntimeError:
+            raise QueueClosed("the event loop of the queue is closed") from None
+        while True:
+            try:
+                return answer.result(timeout=1)
+            except concurrent.futures.TimeoutError:
+                if loop.is_closed():
+                    raise QueueClosed("the event loop of the queue has ended") from None
+
+    def options(self, **options: Unpack[CallOptions]) -> "QueueCall":
+        """Options for one call: `queue.options(expires=60).enqueue(fn, …)`."""
+        return QueueCall(self, read_options(options, CallOptions))
+
+    def accept(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        eta: int | None,
+        delay: int | None,
+        key: str | None,
+        given: Options | None,
+    ) -> Handle[Any]:
+        """The one door for calls that tasks and options come through; times in microseconds."""
+        return self._started().accept(task, args, kwargs, eta, delay, key, given)
+
+    # -- tasks
+
+    def include(self, tasks: Tasks) -> None:
+        """Adopt the tasks of a registry."""
+        for task in tasks:
+            self._check_name(task)
+        tasks.adopt(self._register)
+
+    def _check_name(self, task: Task[..., Any]) -> None:
+        if any(known.name == task.name for known in self._registry):
+            raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
+
+    def _register(self, task: Task[..., Any]) -> None:
+        self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
+        task.home = self
+
+    def task_of(self, fn: "Callable[..., Any] | str") -> Task[..., Any]:
+        """The task of a name, of itself, or the one that stands for a bare function."""
+        if isinstance(fn, str):
+            for task in self._registry:
+                if task.name == fn:
+                    return task
+            raise UnknownTask(f"no task named {fn!r} is registered in this queue")
+        return self._task_of(fn)
+
+    def _task_of(self, fn: Callable[..., Any]) -> Task[..., Any]:
+        if isinstance(fn, Task):
+            if fn.home is not self:
+                raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
+            return fn
+        try:
+            known = self._functions.get(fn)
+        except TypeError:  # not hashable
+            return cast(Task[..., Any], make_task(fn, name_of(schedulable(fn)), Options(), id(fn)))
+        if known is None:
+            known = cast(Task[..., Any], make_task(schedulable(fn), name_of(fn), Options(), fn))
+            if len(self._functions) >= _FUNCTIONS:
+                self._functions.clear()
+            self._functions[fn] = known
+        return known
+
+    def _forget(self, task: Task[..., Any]) -> None:
+        """A bare function is held no longer than its jobs."""
+        if task.home is None:
+            self._functions.pop(task.identity, None)
+
+    # -- questions
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that the queue lives by."""
+        return cast(Clock, self._options["clock"])
+
+    async def handle(self, id: str) -> Handle[Any] | None:  # noqa: A002 - the field's name
+        """The handle of an id; None if nothing is known of it (any more)."""
+        scheduler = self._started()
+        if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"an id is a str, not {type(id).__name__}")
+        number = int(id) if id.isascii() and id.isdigit() else -1
+        held = scheduler.named.get(number)
+        if held is not None:
+            return held
+        call = scheduler.books.find(number)
+        return None if call is None else Handle(scheduler, call)
+
+    async def pending(
+        self, task: "Task[..., Any] | str | Callable[..., Any]", key: str
+    ) -> Handle[Any] | None:
+        """The handle of the call that waits under a key."""
+        scheduler = self._started()
+        call = scheduler.agenda.waiting.get((self.task_of(task).identity, checked_key(key)))
+        return None if call is None or not call.calls else Handle(scheduler, call)
+
+    async def jobs(
+        self,
+        state: State | str | None = None,
+        task: "Task[..., Any] | str | None" = None,
+        key_prefix: str | None = None,
+    ) -> AsyncIterator[Job]:
+        """Every known job that fits, in eta order, as it was when the iteration began."""
+        books = self._started().books
+        wanted = None if state is None else State.named(state)
+        name = task.name if isinstance(task, Task) else task
+        for at, (eta, _, what) in enumerate(books.jobs()):
+            job = books.view(eta, what)
+            if (
+                (wanted is None or job.state is wanted)
+                and (name is None or job.task == name)
+                and (key_prefix is None or (job.key or "").startswith(key_prefix))
+            ):
+                yield job
+            if at % _PAGE == _PAGE - 1:
+                await asyncio.sleep(0)
+
+    def stats(self) -> Stats:
+        """Counts since the start; they stay readable after the close."""
+        return self._started().books.stats()
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call back with every event, in the loop's thread; the result unsubscribes."""
+        return self._events.subscribe(callback)
+
+    async def join(self) -> None:
+        """Wait until nothing is due and nothing runs."""
+        if running.get(None) is not None and running.get().scheduler is self._scheduler:
+            raise RuntimeError("a job cannot join its own queue: it would wait for itself")
+        await self._started().join()
+
+    # -- pause
+
+    def pause(self, task: "Task[..., Any] | str | Callable[..., Any] | None" = None) -> None:
+        """Start no more jobs, or none of one task; what waits keeps its eta."""
+        identity = None if task is None else self.task_of(task).identity
+        self._paused.add(identity)
+        if self._scheduler is not None:
+            self._scheduler.agenda.pause(identity)
+
+    def resume(self, task: "Task[..., Any] | str | Callable[..., Any] | None" = None) -> None:
+        """Start them again, the overdue at once."""
+        identity = None if task is None else self.task_of(task).identity
+        self._paused.discard(identity)
+        if self._scheduler is not None:
+            self._scheduler.agenda.resume(identity)
+            self._scheduler.wake()
+
+    def __repr__(self) -> str:
+        agenda = None if self._scheduler is None else self._scheduler.agenda
+        return f"<Queue {agenda or 'not started'}>"
+
+
+class QueueCall:
+    """A queue together with options for one call."""
+
+    __slots__ = ("_options", "_queue")
+
+    def __init__(self, queue: Queue, options: Options) -> None:
+        self._queue = queue
+        self._options = options
+
+    @overload
+    async def enqueue(
+        self, fn: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, **kwargs: Any
+    ) -> Handle[R]: ...
+    @overload
+    async def enqueue(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Handle[R]: ...
+    async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Schedule a call; every keyword argument is the function's own."""
+        task = self._queue.task_of(fn)
+        return self._queue.accept(task, args, kwargs, None, None, None, self._options)

@@ -1,0 +1,253 @@
+"""Functions that can be scheduled: what a decorator says about one, and registries of them."""
+
+import functools
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from asyncdefer._core.defer import KeyMaker, key_maker
+from asyncdefer._core.options import CallOptions, Defer, Options, TaskOptions, read_options
+from asyncdefer._core.signature import Binder, compile_binder, signature_of
+from asyncdefer._handle import Handle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+RESERVED = ("eta", "delay", "key")
+
+
+class Home(Protocol):
+    """The queue of a task, as the task sees it."""
+
+    def accept(
+        self,
+        task: "Task[..., Any]",
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        eta: int | None,
+        delay: int | None,
+        key: str | None,
+        given: Options | None,
+    ) -> Handle[Any]: ...
+
+    async def pending(
+        self, task: "Task[..., Any] | str | Callable[..., Any]", key: str
+    ) -> Handle[Any] | None: ...
+
+
+class Task(Generic[P, R_co]):
+    """A function with a name and options. Called like a function it runs the function, at once."""
+
+    def __init__(
+        self, fn: Callable[P, Any], name: str, declared: Options, identity: Hashable
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.name = name
+        self.declared = declared
+        self.identity = identity
+        self.home: Home | None = None
+        self.is_async = is_async(fn)
+        self.signature = signature_of(fn)
+        self.check: Binder | None = None
+        if self.signature is not None:
+            self.check = compile_binder(self.signature, (), name)
+        self.rule = declared.defer if isinstance(declared.defer, Defer) else None
+        self.make_key: KeyMaker | None = None
+        if self.rule is not None:
+            self.make_key = self.key_maker(self.rule)
+        names = () if self.signature is None else self.signature.parameters
+        self.collides = next((name for name in RESERVED if name in names), None)
+
+    def key_maker(self, rule: Defer) -> KeyMaker:
+        """The function that makes a key by this rule."""
+        return key_maker(self.fn, rule, self.name)
+
+    def _home(self) -> Home:
+        if self.home is None:
+            raise RuntimeError(
+                f"the task {self.name} belongs to no queue yet: call queue.include(tasks) first"
+            )
+        return self.home
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
+        """Schedule a call, with the task's own options."""
+        return self._home().accept(self, args, kwargs, None, None, None, None)
+
+    def options(self, **options: Unpack[CallOptions]) -> "TaskCall[P, R_co]":
+        """Options for one call: `task.options(delay=5).enqueue(…)`."""
+        return TaskCall(self, read_options(options, CallOptions))
+
+    async def pending(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co] | None:
+        """The waiting call that these arguments would replace."""
+        if self.make_key is None:
+            raise TypeError(f"the task {self.name} has no defer rule, so no call replaces another")
+        return await self._home().pending(self, self.make_key(*args, **kwargs))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class AsyncTask(Task[P, R_co]):
+    """A task made of a coroutine function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        return cast("Coroutine[Any, Any, R_co]", self.fn(*args, **kwargs))
+
+
+class SyncTask(Task[P, R_co]):
+    """A task made of a plain function, which runs in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        return cast(R_co, self.fn(*args, **kwargs))
+
+
+class TaskCall(Generic[P, R_co]):
+    """A task together with options for one call."""
+
+    __slots__ = ("_options", "_task")
+
+    def __init__(self, task: Task[P, R_co], options: Options) -> None:
+        self._task = task
+        self._options = options
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
+        """Schedule the call."""
+        task = self._task
+        return task._home().accept(task, args, kwargs, None, None, None, self._options)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - two halves of one idea
+
+
+def make_task(fn: Callable[..., Any], name: str, declared: Options, identity: Hashable) -> Any:
+    """The task of a function, of the kind that fits it."""
+    kind = AsyncTask if is_async(fn) else SyncTask
+    return kind(fn, name, declared, identity)
+
+
+def schedulable(fn: Any) -> Callable[..., Any]:
+    """The function itself; `TypeError` for what cannot be called later."""
+    if isinstance(fn, Awaitable) and not callable(fn):
+        if inspect.iscoroutine(fn):
+            fn.close()
+        raise TypeError(
+            "that is a call already made: give the function and its arguments apart,"
+            " as in enqueue(send, 1, 2) and not enqueue(send(1, 2))"
+        )
+    if not callable(fn):
+        raise TypeError(f"a task must be callable, not {type(fn).__name__}")
+    bare: Any = fn
+    while isinstance(bare, functools.partial):
+        bare = cast("functools.partial[Any]", bare).func
+    if inspect.isasyncgenfunction(bare) or inspect.isgeneratorfunction(bare):
+        raise TypeError(f"{name_of(fn)} is a generator function: nobody would iterate over it")
+    return cast("Callable[..., Any]", fn)
+
+
+def is_async(fn: Any) -> bool:
+    """Calling it gives a coroutine."""
+    while isinstance(fn, functools.partial):
+        fn = cast("functools.partial[Any]", fn).func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(type(fn), "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
+    )
+
+
+def name_of(fn: Any) -> str:
+    """`module.qualname`; a program started as a script has the name of its spec or file."""
+    while isinstance(fn, functools.partial):
+        fn = cast("functools.partial[Any]", fn).func
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    module = getattr(named, "__module__", None) or "builtins"
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec = getattr(main, "__spec__", None)
+        file = getattr(main, "__file__", None)
+        if spec is not None:
+            module = spec.name.removesuffix(".__main__")
+        elif file is not None:
+            module = Path(file).stem
+    return f"{module}.{named.__qualname__}"
+
+
+class Decorator(Protocol):
+    """What `queue.task(…)` returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+class TaskDecorator(ABC):
+    """The decorator `task`, which queues and registries share."""
+
+    @abstractmethod
+    def _register(self, task: Task[..., Any]) -> None: ...
+
+    def _prefixed(self, name: str) -> str:
+        return name
+
+    @overload
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def task(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(self, name: str | None = None, **options: Unpack[TaskOptions]) -> Decorator: ...
+    def task(self, fn: Any = None, /, name: Any = None, **options: Unpack[TaskOptions]) -> Any:
+        """Register a function as a task: `@queue.task`, `@queue.task("name", delay=60)`.
+
+        `name`: stable, unique in the queue; `module.qualname` if not given. `delay`: seconds or
+        timedelta from the call. `defer`: what makes the key, see `Defer`. `timeout`: for one
+        run, which then ends with `TimeoutError`. `expires`: a job that has not started this
+        long after its eta ends with `JobExpired`. `result_ttl`: how long the ended job can be
+        looked up. Two tasks of one name are a `ValueError`.
+        """
+        if isinstance(fn, str):
+            fn, name = None, fn
+
+        def decorate(function: Any) -> Any:
+            if isinstance(function, Task):
+                raise TypeError(f"{function.name} is a task already")
+            declared = read_options(options, TaskOptions)
+            full = self._prefixed(name if name is not None else name_of(schedulable(function)))
+            task = make_task(schedulable(function), full, declared, full)
+            self._register(task)
+            return task
+
+        return decorate if fn is None else decorate(fn)
+
+
+class Tasks(TaskDecorator):
+    """A registry of tasks for programs of many modules; `queue.include(tasks)` adopts it."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self._adopted: Callable[[Task[..., Any]], None] | None = None
+
+    def _prefixed(self, name: str) -> str:
+        return self._prefix + name
+
+    def _register(self, task: Task[..., Any]) -> None:
+        if task.name in self._tasks:
+            raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
+        if self._adopted is not None:
+            self._adopted(task)
+        self._tasks[task.name] = task
+
+    def adopt(self, register: Callable[[Task[..., Any]], None]) -> None:
+        """Hand all tasks, and those that come later, to one queue."""
+        if self._adopted is not None:
+            raise ValueError("these tasks are included in a queue already")
+        for task in self:
+            register(task)
+        self._adopted = register
+
+    def __iter__(self) -> Iterator[Task[..., Any]]:
+        return iter(tuple(self._tasks.values()))
+
+    def __len__(self) -> int:
+        return len(self._tasks)

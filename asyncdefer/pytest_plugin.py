@@ -1,0 +1,52 @@
+"""Fixtures for pytest: a queue on a virtual clock.
+
+The queue starts inside the test's own task, just before the test's first line, and closes just
+after its last. So it is always in the loop of the test, whichever plugin runs that, and needs
+no async fixture.
+"""
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from asyncdefer._queue import Queue
+from asyncdefer.errors import NotStarted
+from asyncdefer.testing import VirtualClock, check_conservation
+
+
+@pytest.fixture
+def defer_clock() -> VirtualClock:
+    """A virtual clock that begins on 2027-01-01."""
+    return VirtualClock()
+
+
+@pytest.fixture
+def defer_queue(request: pytest.FixtureRequest, defer_clock: VirtualClock) -> Iterator[Queue]:
+    """A queue in memory on `defer_clock`, started for the time of an async test.
+
+    A plain test starts it itself. After the test the conservation law is checked.
+    """
+    queue = Queue(clock=defer_clock)
+    _start_within(request.node, queue)
+    yield queue
+    try:
+        check_conservation(queue)
+    except NotStarted:
+        return
+
+
+def _start_within(item: Any, queue: Queue) -> None:
+    """Make the test function start and close the queue around its own body."""
+    test = item.obj
+    if not inspect.iscoroutinefunction(test):
+        return
+
+    @functools.wraps(test)
+    async def within(*args: Any, **kwargs: Any) -> None:
+        async with queue:
+            await test(*args, **kwargs)
+
+    item.obj = within

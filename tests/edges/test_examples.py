@@ -1,0 +1,194 @@
+"""Each example runs as its reader would run it: a process of its own, in real time, to its end."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(*command: str, seconds: float = 30) -> str:
+    """The output of a Python program that ends well and in time, and warns of nothing."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def served(app: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+    """An application under a real uvicorn on a free port, and a client of it."""
+    command = [sys.executable, "-m", "uvicorn", app, "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            address = None
+            while address is None:
+                line = output(process).readline()
+                assert line, "the server ended before it listened"
+                address = re.search(r"running on (http://\S+)", line)
+            with httpx.Client(base_url=address[1], timeout=10) as client:
+                yield process, client
+        finally:
+            process.kill()
+
+
+def output(process: "subprocess.Popen[str]"):
+    assert process.stdout is not None
+    return process.stdout
+
+
+def interrupt(process: "subprocess.Popen[str]") -> tuple[int, float, str]:
+    """Press Ctrl-C: the exit code, the seconds until the end, and what was still printed."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=20)
+    return code, time.monotonic() - began, output(process).read()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short(path: Path) -> None:
+    """An example has fewer than 80 lines and says what it is."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 80
+    assert lines[0].startswith('"""')
+
+
+def test_every_example_is_tried() -> None:
+    """No example is added without a test here."""
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert EXAMPLES
+    assert [path.name for path in EXAMPLES if f"examples/{path.name}" not in here] == []
+
+
+def test_notifications_are_folded() -> None:
+    """`scripts/demo`: a timeline of calls, replacements, runs and results that adds up."""
+    assert "examples/notifications.py" in (ROOT / "scripts/demo").read_text(encoding="utf-8")
+    shown = run("examples/notifications.py")
+    lines = re.findall(r"^ *([\d.]+) s +(\w+) +(.*)$", shown, re.MULTILINE)
+    kinds = [kind for _, kind, _ in lines]
+    assert kinds.count("call") == kinds.count("result") == 10
+    assert kinds.count("run") == 4
+    assert kinds.count("replaced") == 6
+    assert "10 edits, 4 notifications, 6 calls replaced" in shown
+
+    runs = [(float(at), text) for at, kind, text in lines if kind == "run"]
+    for (at, text), (expected, update) in zip(
+        runs, [(0.55, "comment"), (0.65, "figure"), (1.6, "word 3"), (2.3, "word 5")], strict=True
+    ):
+        assert update in text
+        assert expected - 0.02 < at < expected + 1  # never early; late only on a busy machine
+    assert [float(at) for at, _, _ in lines] == sorted(float(at) for at, _, _ in lines)
+
+
+def test_search_follows_the_last_keystroke() -> None:
+    """Ten keystrokes, one search for each pause in typing."""
+    shown = run("examples/search_as_you_type.py")
+    assert "Ada   sees Bergamo, Berlin, Bern" in shown
+    assert "Ada   sees Berlin\n" in shown
+    assert "Grace sees London" in shown
+    assert "10 keystrokes, 3 searches: ber, berlin, lond" in shown
+
+
+def test_a_bot_reminds() -> None:
+    """Reminders ring at their time, are postponed, forgotten and snoozed; an hour and a half passes at once."""
+    began = time.monotonic()
+    shown = run("examples/bot_reminders.py")
+    assert time.monotonic() - began < 10
+    for line in (
+        "00:02  bot: 00:30 ada:tea, 00:45 ada:call",
+        "00:07  bot: at 00:57",
+        "00:08  bot: walk: forgotten",
+        "00:10  bot: nap: I know of no such reminder",
+        "01:05  bot: @ada: call!",
+        "01:07  bot: @ada: tea!",
+        "01:29  bot: nothing waits",
+    ):
+        assert line in shown, shown
+
+
+def test_a_month_takes_no_time() -> None:
+    """The test in the examples passes, with the fixtures of the library and nothing else."""
+    began = time.monotonic()
+    shown = run("-m", "pytest", "-q", "examples/test_month_of_reminders.py")
+    assert time.monotonic() - began < 20
+    assert re.search(r"^4 passed", shown, re.MULTILINE), shown
+
+
+def test_fastapi_serves_itself() -> None:
+    """As a script, the application answers real requests and ends."""
+    shown = run("examples/fastapi_app.py")
+    assert shown.count("indexing 7") == 1
+    assert shown.count("asked: {'result': 3, 'state': 'succeeded'}") == 3
+    assert "asked: {'result': 'report of 2027-01', 'state': 'succeeded'}" in shown
+
+
+def test_fastapi_under_uvicorn() -> None:
+    """`uvicorn examples.fastapi_app:app`: coroutine and plain endpoints, jobs found by id, a clean end."""
+    with served("examples.fastapi_app:app") as (process, client):
+        saved = [
+            client.put("/documents/7", params={"text": text}).json()["job"]
+            for text in ("a", "a b", "a b c")
+        ]
+        other = client.put("/documents/8", params={"text": "other"}).json()["job"]
+        report = client.post("/reports/2027-01").json()["job"]
+        assert len({*saved, other, report}) == 5
+        assert client.get(f"/jobs/{saved[0]}").json() == {"state": "scheduled"}
+        for job_id, result in [
+            *((id_, 3) for id_ in saved),
+            (other, 1),
+            (report, "report of 2027-01"),
+        ]:
+            found = client.get(f"/jobs/{job_id}", params={"wait": 5}).json()
+            assert found == {"result": result, "state": "succeeded"}
+        assert client.get("/jobs/1").status_code == 404
+
+        code, took, shown = interrupt(process)
+        assert code == 0
+        assert took < 2
+        assert "Traceback" not in shown
+        assert shown.count("indexing 7") == 1
+
+
+def test_fastapi_finishes_what_runs_at_ctrl_c() -> None:
+    """Ctrl-C in the middle of a job: it finishes within the drain time, what waits is let go, exit code 0."""
+    with served("examples.fastapi_app:app") as (process, client):
+        client.post("/reports/2027-01", params={"seconds": 1})
+        client.put("/documents/7", params={"text": "never indexed"})
+        while "report 2027-01 begins" not in output(process).readline():
+            pass
+        code, took, shown = interrupt(process)
+        assert code == 0
+        assert took < 2 + 1  # drain_timeout, and room for a busy machine
+        assert "report 2027-01 is ready" in shown
+        assert "indexing 7" not in shown
+        assert "Traceback" not in shown
+
+
+def test_fastapi_does_not_wait_for_ever_at_ctrl_c() -> None:
+    """A thread that outlasts the drain time does not keep the process."""
+    with served("examples.fastapi_app:app") as (process, client):
+        client.post("/reports/2027-01", params={"seconds": 60})
+        while "report 2027-01 begins" not in output(process).readline():
+            pass
+        code, took, shown = interrupt(process)
+        assert code == 0
+        assert 1.5 < took < 2 + 3
+        assert "is ready" not in shown
+        assert "Traceback" not in shown

@@ -1,0 +1,66 @@
+"""The figures of the documentation show what is so."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import asyncdefer
+from asyncdefer import Defer, Queue, current
+from asyncdefer.testing import VirtualClock
+
+ROOT = Path(__file__).parents[2]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("_figures", ROOT / "scripts" / "_figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["_figures"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+figures = load()
+
+
+@pytest.mark.parametrize("path", figures.figures(), ids=lambda path: path.name)
+def test_a_committed_figure_is_up_to_date(path: Path) -> None:
+    """What is committed is what `scripts/figures` draws from the library of today."""
+    assert path.read_text(encoding="utf-8") == figures.figures()[path], "run scripts/figures"
+
+
+def test_every_state_has_its_place() -> None:
+    """The figure of the lifecycle shows each state and each event of the table."""
+    drawn = figures.lifecycle()
+    assert set(figures.PLACES) == set(figures.State)
+    for _, event in figures.TRANSITIONS:
+        assert event in drawn
+
+
+@pytest.mark.parametrize("scenario", figures.SCENARIOS, ids=lambda scenario: scenario.name)
+async def test_a_picture_of_debounce_is_true(
+    scenario, defer_queue: Queue, defer_clock: VirtualClock
+) -> None:
+    """The calls of the picture, made on a virtual clock, become its runs."""
+    runs: list[tuple[float, str, int]] = []
+    begin = defer_clock.monotonic()
+
+    @defer_queue.task(delay=30, defer=Defer(["key"], **scenario.rule))
+    async def job(key: str, name: str) -> str:
+        runs.append((round(defer_clock.monotonic() - begin, 3), name, current().calls))
+        await asyncdefer.sleep(scenario.takes)
+        return name
+
+    handles = {}
+    for at, name in zip(scenario.calls, "abcdefgh", strict=False):
+        await defer_clock.advance(at - (defer_clock.monotonic() - begin))
+        handles[name] = await job.enqueue("key", name)
+    await defer_clock.run_until_idle()
+
+    assert runs == [(at, calls[-1], len(calls)) for at, calls in scenario.runs]
+    for _, calls in scenario.runs:
+        assert {await handles[name] for name in calls} == {calls[-1]}

@@ -1,0 +1,212 @@
+"""What the project says about itself is true: its documents, its examples, its laws, its packaging."""
+
+import ast
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from importlib.metadata import entry_points, metadata, version
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PROGRAMS = [file for file in EXAMPLES if not file.stem.startswith("test_")]
+
+LAWS = [
+    *(f"T{n}" for n in range(1, 9)),
+    *(f"D{n}" for n in range(1, 11)),
+    *(f"W{n}" for n in range(1, 6)),
+    *(f"R{n}" for n in (1, 2, 3, 5, 6, 7, 8)),
+    *(f"C{n}" for n in range(1, 4)),
+]
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    """Run a program of ours to its end, with warnings as errors; give what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+# Code blocks
+
+
+def blocks() -> list[object]:
+    """Every Python block of every document, under the name of its file and line."""
+    sybil = Sybil(parsers=[CodeBlockParser("python", lambda _: None)], pattern="*.md")
+    return [
+        pytest.param(example, id=f"{path.relative_to(ROOT)}:{example.line}")
+        for path in DOCUMENTS
+        if path.exists()
+        for example in sybil.parse(path).examples()
+    ]
+
+
+def has_tests(source: str) -> bool:
+    return any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        for node in ast.parse(source).body
+    )
+
+
+@pytest.mark.parametrize("example", blocks())
+def test_a_code_block_is_a_whole_program(example: Example, tmp_path: Path) -> None:
+    """Saved in a file it runs to its end; one that has tests is a test file, and they pass."""
+    source = str(example.parsed)
+    name = "test_block.py" if has_tests(source) else "program.py"
+    file = tmp_path / name
+    # As many empty lines before it as in the document, so that a traceback shows the line there.
+    file.write_text("\n" * example.line + source, "utf-8")
+    if name == "test_block.py":
+        (tmp_path / "pytest.ini").touch()
+        run("-m", "pytest", "-q", "-p", "no:asyncio", name, cwd=tmp_path)
+    else:
+        runpy.run_path(str(file), run_name="__main__")
+
+
+# Examples
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_an_example_fits_on_a_page(file: Path) -> None:
+    """Each has fewer than 80 lines."""
+    assert len(file.read_text("utf-8").splitlines()) < 80
+
+
+@pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.name)
+def test_an_example_ends_by_itself(file: Path) -> None:
+    """Each is a program that runs, prints something and ends."""
+    assert run(str(file.relative_to(ROOT)))
+
+
+def test_the_example_of_a_month_passes() -> None:
+    """The example that is a test is run as one."""
+    run("-m", "pytest", "-q", "-p", "no:asyncio", "examples/test_month_of_reminders.py")
+
+
+# Laws
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_law_has_a_file(law: str) -> None:
+    """Each promise has a file of its own in tests/promises, named after it."""
+    files = [file.stem for file in (ROOT / "tests" / "promises").glob("test_*.py")]
+    assert [stem for stem in files if law.lower() in stem.split("_")]
+
+
+# Documents
+
+
+def test_the_readme_shows_two_commands() -> None:
+    """Who comes by sees how to run it and how to test it, and nothing else to choose from."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    commands = re.findall(r"^scripts/\w+.*$", text, re.MULTILINE)
+    assert commands == ["scripts/demo", "scripts/test"]
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "check", "bench", "docs", "floors"])
+def test_a_script_can_be_run(name: str) -> None:
+    """Each script is there, and executable."""
+    assert os.access(ROOT / "scripts" / name, os.X_OK)
+
+
+def pages(node: object) -> list[str]:
+    """The files named in a navigation."""
+    if isinstance(node, str):
+        return [node]
+    values = node.values() if isinstance(node, dict) else node
+    assert isinstance(values, list) or hasattr(values, "__iter__")
+    return [page for value in values for page in pages(value)]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """No page of docs/ is lost, none is named that is not there."""
+    yaml = pytest.importorskip("yaml")  # comes with mkdocs
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
+    there = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
+    assert set(pages(navigation)) == there
+
+
+EVENT = re.compile(r"(?:job|clock|loop|journal|thread|run|queue)_[a-z]+|starved")
+
+
+def events_in_the_code() -> set[str]:
+    """Every text of the library that is the name of an event."""
+    return {
+        node.value
+        for file in (ROOT / "asyncdefer").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and EVENT.fullmatch(node.value)
+    }
+
+
+def test_the_page_of_events_is_complete() -> None:
+    """Each event that the library can give is on its page, and no other is."""
+    page = (ROOT / "docs" / "reference" / "events.md").read_text("utf-8")
+    documented = set(re.findall(rf"^\|? ?`(?:asyncdefer\.)?({EVENT.pattern})`", page, re.MULTILINE))
+    assert documented == events_in_the_code()
+
+
+def test_the_page_of_errors_is_complete() -> None:
+    """Each error and signal of the library is on its page."""
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
+    errors = import_module("asyncdefer.errors")
+    names = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    ]
+    assert [
+        name for name in names if f"asyncdefer.{name}" not in page and f"`{name}`" not in page
+    ] == []
+
+
+# Packaging
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    """What is installed is written down."""
+    assert f"## [{version('asyncdefer')}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_licence_is_told() -> None:
+    """MIT, in the words of PEP 639."""
+    assert metadata("asyncdefer")["License-Expression"] == "MIT"
+    assert "MIT License" in (ROOT / "LICENSE").read_text("utf-8")
+
+
+def test_types_are_shipped() -> None:
+    """Type checkers of our users see our annotations."""
+    assert (ROOT / "asyncdefer" / "py.typed").exists()
+
+
+def test_the_base_install_is_small() -> None:
+    """Five dependencies; everything else is an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {re.split(r"[<>=]", dependency)[0] for dependency in project["dependencies"]}
+    assert names == {"anyio", "aiosqlite", "structlog", "msgspec", "cronsim"}
+
+
+def test_pytest_finds_the_fixtures() -> None:
+    """The plugin is an entry point, so that a project need not name it."""
+    (plugin,) = entry_points(group="pytest11", name="asyncdefer")
+    assert plugin.load() is import_module("asyncdefer.pytest_plugin")

@@ -1,0 +1,158 @@
+"""What type checkers make of the public names. Checked by mypy and by pyright, both strict; never run.
+
+`assert_type` says what must be inferred. Each deliberate mistake carries the ignore of both checkers, and both report an ignore
+that nothing needs: so a mistake that is no longer seen is an error here.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import assert_type
+
+from asyncdefer import Defer, Handle, Job, Queue, Run, State, Stats, Tasks, current, sleep
+from asyncdefer.testing import VirtualClock, virtual
+
+queue = Queue(concurrency=10, threads=4, result_ttl=60, drain_timeout=2)
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@queue.task(delay=60, defer=["user_id"])
+async def count(user_id: int, update: str, *, loud: bool = False) -> int:
+    return user_id
+
+
+@queue.task
+async def bare(text: str) -> bytes:
+    return text.encode()
+
+
+@queue.task(name="billing.plain", timeout=timedelta(minutes=1))
+def plain(amount: float) -> list[str]:
+    return [str(amount)]
+
+
+@queue.task
+def bare_plain() -> None: ...
+
+
+tasks = Tasks(prefix="mail.")
+
+
+@tasks.task(defer=Defer(["to"], max_wait=5, leading=True, keep="first"))
+async def send(to: str) -> State:
+    return State.SUCCEEDED
+
+
+queue.include(tasks)
+
+
+async def results() -> None:
+    """A handle has the type of the function's result, whether the function is async or not."""
+    assert_type(await count.enqueue(1, "typo"), Handle[int])
+    assert_type(await (await count.enqueue(1, update="typo", loud=True)), int)
+    assert_type(await bare.enqueue("a"), Handle[bytes])
+    assert_type(await plain.enqueue(1.5), Handle[list[str]])
+    assert_type(await (await plain.enqueue(amount=1)), list[str])
+    assert_type(await bare_plain.enqueue(), Handle[None])
+    assert_type(await send.enqueue("ada"), Handle[State])
+
+
+async def arguments() -> None:
+    """`task.enqueue` takes the function's own parameters, and nothing else."""
+    await count.enqueue()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await count.enqueue(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await count.enqueue("1", "typo")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await count.enqueue(1, "typo", True)  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+    await count.enqueue(1, "typo", silent=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await count.enqueue(1, "typo", delay=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await plain.enqueue("much")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def options() -> None:
+    """`.options` is for one call: its options are known, and its arguments stay typed."""
+    assert_type(await count.options(delay=5).enqueue(1, "title"), Handle[int])
+    assert_type(
+        await plain.options(eta=NEW_YEAR, key="k", expires=60).enqueue(2), Handle[list[str]]
+    )
+    await count.options(delay=5).enqueue("1", "title")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    count.options(dleay=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    count.options(delay="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await queue.options(delay=5).enqueue(bare, "a"), Handle[bytes])
+
+
+async def pending() -> None:
+    """The waiting call has the type of its task, by arguments or by key."""
+    assert_type(await count.pending(1, "typo"), Handle[int] | None)
+    await count.pending("1")  # type: ignore[arg-type,call-arg]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert_type(await queue.pending(plain, "k"), Handle[list[str]] | None)
+
+
+async def any_callable(method: Callable[[int], str]) -> None:
+    """`queue.enqueue` takes any callable and types its result."""
+
+    async def local(text: str) -> int:
+        return len(text)
+
+    assert_type(await queue.enqueue(local, "a", delay=timedelta(hours=2), key="k"), Handle[int])
+    assert_type(await queue.enqueue(len, "abc", eta=NEW_YEAR), Handle[int])
+    assert_type(await queue.enqueue(method, 1), Handle[str])
+    assert_type(await queue.enqueue(partial(local, "a")), Handle[int])
+    assert_type(await queue.enqueue(count, 1, "typo"), Handle[int])
+    assert_type(await queue.enqueue(plain, 1, delay=5), Handle[list[str]])
+    assert_type(queue.enqueue_nowait(local, "a"), Handle[int])
+    assert_type(queue.enqueue_from_thread(plain, 1.0), Handle[list[str]])
+    await queue.enqueue(local, "a", eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await queue.enqueue(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def called() -> None:
+    """A task that is called is its function, unscheduled."""
+    assert_type(await count(1, "typo"), int)
+    assert_type(plain(1.0), list[str])
+    await count("1", "typo")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def handles(handle: Handle[int]) -> None:
+    """What a handle tells."""
+    assert_type(handle.id, str)
+    assert_type(handle.key, str | None)
+    assert_type(handle.task, str)
+    assert_type(handle.eta, datetime)
+    assert_type(handle.state, State)
+    assert_type(handle.attempt, int)
+    assert_type(handle.replaced, bool)
+    assert_type(handle.done(), bool)
+    assert_type(await handle.result(timeout=1), int)
+    assert_type(await handle.cancel(), bool)
+    await handle.flush()
+    await handle.reschedule(eta=NEW_YEAR)
+    await handle.reschedule(delay=timedelta(seconds=1))
+
+
+async def a_queue() -> None:
+    """What a queue tells."""
+    async with queue as entered:
+        assert_type(entered, Queue)
+    jobs: AsyncIterator[Job] = queue.jobs(state=State.SCHEDULED, task=count, key_prefix="k")
+    async for job in jobs:
+        assert_type(job.error.message if job.error else None, str | None)
+    assert_type(queue.stats(), Stats)
+    unsubscribe = queue.subscribe(lambda event: print(event.name))
+    unsubscribe()
+
+
+async def in_a_job() -> None:
+    """What a run knows."""
+    run = current()
+    assert_type(run, Run)
+    assert_type(run.lateness, float)
+    assert_type(run.calls, int)
+    assert_type(await sleep(1), None)
+
+
+async def in_a_test() -> None:
+    """A queue on a clock that a test moves."""
+    async with virtual(queue) as clock:
+        assert_type(clock, VirtualClock)
+        assert_type(clock.now(), datetime)
+        await clock.advance(timedelta(days=1))
