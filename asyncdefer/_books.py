@@ -8,29 +8,32 @@ from typing import Any
 from asyncdefer._clock import Clock
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.instant import moment
-from asyncdefer._core.job import Answer, Call, Job, JobError, Key, Run
-from asyncdefer._core.ledger import Ended, Ledger, Stats
+from asyncdefer._core.job import Answer, Call, Job, JobError, Key, Running
+from asyncdefer._core.ledger import Ledger, Stats
 from asyncdefer._core.lifecycle import State
+from asyncdefer._core.rules import message_of
 from asyncdefer._core.signature import bound_arguments, signature_of
+from asyncdefer.errors import JobFailed
 
 
 def job_error(error: BaseException) -> JobError:
     """An exception as text."""
-    shown = error.__cause__ if error.__cause__ is not None and hasattr(error, "type") else error
+    cause = error.__cause__
+    shown = cause if isinstance(error, JobFailed) and cause is not None else error
     text = "".join(traceback.format_exception(shown))
-    return JobError(type=type(shown).__name__, message=str(shown), traceback=text)
+    return JobError(type=type(shown).__name__, message=message_of(shown), traceback=text)
 
 
 class Books:
     """Questions about jobs; nothing here changes one."""
 
-    def __init__(self, clock: Clock, agenda: Agenda, ledger: Ledger, runs: dict[Key, Run]) -> None:
+    def __init__(self, clock: Clock, agenda: Agenda, ledger: Ledger, runs: dict[Key, Running]) -> None:
         self.clock = clock
         self.agenda = agenda
         self.ledger = ledger
         self.runs = runs
 
-    def live(self, call: Call) -> Call | Run | None:
+    def live(self, call: Call) -> Call | Running | None:
         """The waiting call or the run that a call has become; None if it has ended."""
         mine = call.answer.final() if call.answer is not None else None
         if mine is not None and mine.state is not None:
@@ -48,27 +51,27 @@ class Books:
         live = self.live(call)
         if live is None:
             return self.answer(call).state or State.DROPPED
-        return State.RUNNING if isinstance(live, Run) else State.SCHEDULED
+        return State.RUNNING if isinstance(live, Running) else State.SCHEDULED
 
     def eta(self, call: Call) -> int:
         """Microseconds on the wall clock."""
         live = self.live(call)
         if live is None:
             return self.answer(call).eta or self.wall_eta(call)
-        return live.due if isinstance(live, Run) else self.wall_eta(live)
+        return live.due if isinstance(live, Running) else self.wall_eta(live)
 
     def attempt(self, call: Call) -> int:
         live = self.live(call)
         if live is None:
             return self.answer(call).attempt
-        return live.attempt if isinstance(live, Run) else live.more.attempt
+        return live.attempt if isinstance(live, Running) else live.more.attempt
 
     def newest(self, call: Call) -> int:
         """The id of the call that counts."""
         live = self.live(call)
         if live is None:
             return self.answer(call).id or call.id
-        return live.call.id if isinstance(live, Run) else live.id
+        return live.call.id if isinstance(live, Running) else live.id
 
     def wall_eta(self, call: Call) -> int:
         """The eta of a waiting call on the wall clock."""
@@ -87,49 +90,49 @@ class Books:
             if run.call.id == id_:
                 return run.call
         self.ledger.purge(self.clock.steady())
-        ended = self.ledger.ended.get(id_)
-        return None if ended is None else ended.call
+        return self.ledger.ended.get(id_)
 
-    def jobs(self) -> list[tuple[int, int, Call | Run | Ended]]:
-        """Every known job as (eta, id, what it is), in eta order."""
-        found: list[tuple[int, int, Call | Run | Ended]] = [
-            (self.wall_eta(call), call.id, call) for call in self.agenda.waiting.values() if call.calls
+    def jobs(self) -> list[tuple[int, int, Call | Running]]:
+        """Every known job as (eta, id, the call or its run), in eta order."""
+        found: list[tuple[int, int, Call | Running]] = [
+            (self.wall_eta(call), call.id, call)
+            for call in self.agenda.waiting.values()
+            if call.calls
         ]
         found += [(run.due, run.call.id, run) for run in self.runs.values()]
         found += [
-            (self.answer(ended.call).eta, ended.call.id, ended)
-            for ended in self.ledger.kept(self.clock.steady())
+            (self.answer(call).eta, call.id, call)
+            for call in self.ledger.kept(self.clock.steady())
         ]
         found.sort(key=lambda line: line[:2])
         return found
 
-    def view(self, eta: int, what: Call | Run | Ended) -> Job:
+    def view(self, eta: int, what: Call | Running) -> Job:
         """A job as the public record shows it."""
         call = what if isinstance(what, Call) else what.call
         ahead = self.ahead()
-        answer = call.answer.final() if isinstance(what, Ended) and call.answer else None
-        started = None if isinstance(what, Call) else what.started
-        error = answer.error if answer is not None and answer.state is State.FAILED else None
-        state = State.RUNNING if isinstance(what, Run) else State.SCHEDULED
+        answer = self.answer(call)
+        state = answer.state or (State.RUNNING if isinstance(what, Running) else State.SCHEDULED)
+        started = what.started if isinstance(what, Running) else answer.started
         return Job(
             id=str(call.id),
             task=call.task.name,
             key=call.shown_key,
-            state=state if answer is None or answer.state is None else answer.state,
+            state=state,
             eta=moment(eta),
             attempt=self.attempt(call),
             calls=call.calls,
-            enqueued_at=moment(call.id // (1 << 20) * 1000 + ahead),
+            enqueued_at=moment((call.id >> 20) * 1000 + ahead),
             started_at=None if started is None else moment(started + ahead),
-            finished_at=moment(what.finished + ahead) if isinstance(what, Ended) else None,
-            error=None if error is None else job_error(error),
+            finished_at=None if answer.state is None else moment(answer.finished + ahead),
+            error=job_error(answer.error) if state is State.FAILED and answer.error else None,
             read_arguments=partial(_arguments, call),
         )
 
     def stats(self) -> Stats:
         return self.ledger.stats(len(self.agenda), len(self.runs))
 
-    def busy(self) -> Iterator[Run]:
+    def busy(self) -> Iterator[Running]:
         """The runs that do not wait for the clock."""
         return (run for run in self.runs.values() if not run.waits)
 

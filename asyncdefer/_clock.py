@@ -13,8 +13,8 @@ from contextvars import Context
 from datetime import datetime
 from typing import Protocol
 
-from asyncdefer._core.instant import SECOND, duration, moment, seconds
-from asyncdefer._core.job import Run, running
+from asyncdefer._core.instant import SECOND, duration, moment
+from asyncdefer._core.job import Running, running
 
 
 class Alarm(Protocol):
@@ -63,7 +63,7 @@ class Clock(ABC):
 
     def monotonic(self) -> float:
         """The steady clock in seconds."""
-        return seconds(self.steady())
+        return self.steady() / SECOND
 
     def attach(self, client: Clocked) -> None:
         """A queue begins to live by this clock."""
@@ -87,8 +87,8 @@ class SystemClock(Clock):
     def wall(self) -> int:
         return time.time_ns() // 1000
 
-    def steady(self) -> int:
-        return self._start + time.monotonic_ns() // 1000
+    def steady(self, _read: Callable[[], int] = time.monotonic_ns) -> int:
+        return self._start + _read() // 1000
 
     def call_at(self, when: int, callback: Callable[[], object]) -> Alarm:
         # One microsecond more, since both readings are rounded down.
@@ -96,7 +96,7 @@ class SystemClock(Clock):
         return asyncio.get_running_loop().call_later(max(delay, 0), callback, context=Context())
 
 
-async def wait_until(clock: Clock, when: int, run: Run) -> None:
+async def wait_until(clock: Clock, when: int, run: Running) -> None:
     """Wait inside a run for a steady time; the run's books say that it waits for the clock."""
     future = asyncio.get_running_loop().create_future()
 
@@ -115,11 +115,11 @@ async def wait_until(clock: Clock, when: int, run: Run) -> None:
             run.waits -= 1
 
 
-async def sleep(delay: float) -> None:
-    """Sleep for `delay` seconds: in a job on the queue's clock, elsewhere `asyncio.sleep`."""
+async def sleep(seconds: float) -> None:
+    """Sleep: in a job on the queue's clock, elsewhere it is `asyncio.sleep`."""
     run = running.get(None)
-    if run is None or delay <= 0:
-        await asyncio.sleep(delay)
+    if run is None or seconds <= 0:
+        await asyncio.sleep(seconds)
         return
     clock: Clock = run.scheduler.clock
-    await wait_until(clock, clock.steady() + duration(delay), run)
+    await wait_until(clock, clock.steady() + duration(seconds), run)

@@ -15,6 +15,8 @@ from asyncdefer._core.instant import duration, instant, moment
 from asyncdefer._core.job import Answer, Call, running
 from asyncdefer._core.lifecycle import State
 
+_NOT_YET = "the job has not ended yet; it goes on"
+
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -99,13 +101,15 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
         scheduler = self._scheduler
         scheduler.check_loop()
         run = running.get(None)
-        if run is not None and run.scheduler is not scheduler:
-            run = None
+        if run is not None and scheduler.runs.get(run.call.key) is not run:
+            run = None  # another queue's, or a task that outlived its run
         if run is not None and run.call.key == self._call.key:
             raise RuntimeError(
                 f"{run!r} awaits the job of its own key, which cannot end or start before this"
                 " run ends: return, and let the caller await"
             )
+        if limit == 0:
+            raise TimeoutError(_NOT_YET)
         future: asyncio.Future[None] = scheduler.loop.create_future()
         alarm = None
         if limit is not None:
@@ -157,4 +161,4 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
 def _time_out(answer: Answer, future: "asyncio.Future[None]") -> None:
     if not future.done():
         answer.final().leave(future)
-        future.set_exception(TimeoutError("the job has not ended yet; it goes on"))
+        future.set_exception(TimeoutError(_NOT_YET))

@@ -16,6 +16,8 @@ DEBUG: Final = logging.DEBUG
 WARNING: Final = logging.WARNING
 ERROR: Final = logging.ERROR
 
+_enabled: Final = logging.getLogger("asyncdefer").isEnabledFor
+_configured: Final = structlog.is_configured
 _logger: Final = logging.getLogger("asyncdefer")
 
 
@@ -58,11 +60,7 @@ class Events:
 
     def heard(self, level: int) -> bool:
         """Somebody would notice; else an event is not even made."""
-        return (
-            bool(self._subscribers)
-            or _logger.isEnabledFor(level)
-            or bool(structlog.is_configured())
-        )
+        return bool(self._subscribers or _enabled(level) or _configured())
 
     def emit(self, level: int, event: LogEvent, cause: BaseException | None = None) -> None:
         """Tell all. A subscriber that fails is logged and hurts nobody."""

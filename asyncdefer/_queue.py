@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, NoReturn, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 
 from asyncdefer._clock import Clock, SystemClock
-from asyncdefer._core.instant import duration, instant
+from asyncdefer._core.instant import duration
 from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
@@ -20,7 +20,7 @@ from asyncdefer._core.options import CallOptions, Options, checked_key, read_opt
 from asyncdefer._handle import Handle
 from asyncdefer._log import Events, Subscriber
 from asyncdefer._scheduler import Scheduler
-from asyncdefer._task import Task, TaskDecorator, Tasks, make_task, name_of, schedulable
+from asyncdefer._task import Accept, Task, TaskDecorator, Tasks, make_task, name_of, schedulable
 from asyncdefer.errors import NotStarted, QueueClosed, UnknownTask
 
 R = TypeVar("R")
@@ -29,7 +29,6 @@ CANCEL_GRACE: float = 5.0
 """Real seconds that a run may take to end after `close()` cancelled it."""
 
 _PAGE: Final = 500
-_FUNCTIONS: Final = 256
 
 
 class QueueOptions(TypedDict, total=False):
@@ -63,11 +62,13 @@ class Queue(TaskDecorator):
         if journal is not None:
             raise TypeError("this version keeps timers in memory only: use Queue() for now")
         self._registry = Tasks()
-        self._functions: dict[Any, Task[..., Any]] = {}
+        self._callables: dict[Any, Task[..., Any]] = {}
         self._events = Events()
         self._scheduler: Scheduler | None = None
         self._closing: asyncio.Task[None] | None = None
         self._paused: set[Any] = set()
+        self.accept: Accept = self._not_started
+        """The one door for calls; not for programs, which have `enqueue`."""
         self._configure(
             concurrency=concurrency,
             threads=threads,
@@ -115,6 +116,7 @@ class Queue(TaskDecorator):
             result_ttl=options["result_ttl"],
             forget=self._forget,
         )
+        self.accept = self._scheduler.accept
         for identity in self._paused:
             self._scheduler.agenda.pause(identity)
 
@@ -139,7 +141,7 @@ class Queue(TaskDecorator):
                 except asyncio.CancelledError as error:
                     cancelled = error
                     scheduler.stop_runs()
-        self._functions.clear()
+        self._callables.clear()
         if cancelled is not None:
             raise cancelled
         self._closing.result()
@@ -171,12 +173,7 @@ class Queue(TaskDecorator):
         return self._closing is None or not self._closing.done()
 
     def _started(self) -> Scheduler:
-        if self._scheduler is None:
-            raise NotStarted(
-                "the queue has not been started: use `async with queue:`,"
-                " `await queue.start()` or lifespan=queue.lifespan"
-            )
-        return self._scheduler
+        return self._scheduler or self._not_started()
 
     # -- calls
 
@@ -219,38 +216,7 @@ class Queue(TaskDecorator):
         and key that wait at the same time fold into one run. The other arguments are those of
         `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
         """
-        return self._enqueue(fn, args, kwargs, eta, delay, key)
-
-    def _enqueue(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        eta: datetime | None,
-        delay: float | timedelta | None,
-        key: str | None,
-    ) -> Handle[Any]:
-        task = self._task_of(fn)
-        if task.collides is not None:
-            raise TypeError(
-                f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
-                " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
-            )
-        micros = None
-        if delay is not None:
-            if eta is not None:
-                raise TypeError("give eta or delay, not both")
-            micros = duration(delay)
-        scheduler = self._scheduler or self._started()
-        return scheduler.accept(
-            task,
-            args,
-            kwargs,
-            None if eta is None else instant(eta),
-            micros,
-            None if key is None else checked_key(key),
-            None,
-        )
+        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
 
     @overload
     def enqueue_nowait(
@@ -285,7 +251,7 @@ class Queue(TaskDecorator):
         **kwargs: Any,
     ) -> Handle[Any]:
         """The same from a callback of the loop, without waiting until the call is safe."""
-        return self._enqueue(fn, args, kwargs, eta, delay, key)
+        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
 
     @overload
     def enqueue_from_thread(
@@ -327,7 +293,8 @@ class Queue(TaskDecorator):
 
         def accept() -> None:
             try:
-                answer.set_result(self._enqueue(fn, args, kwargs, eta, delay, key))
+                task = self._callable(fn)
+                answer.set_result(self.accept(task, args, kwargs, eta, delay, key))
             except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
                 answer.set_exception(error)
 
@@ -346,18 +313,11 @@ class Queue(TaskDecorator):
         """Options for one call: `queue.options(expires=60).enqueue(fn, …)`."""
         return QueueCall(self, read_options(options, CallOptions))
 
-    def accept(
-        self,
-        task: Task[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        eta: int | None,
-        delay: int | None,
-        key: str | None,
-        given: Options | None,
-    ) -> Handle[Any]:
-        """The one door for calls that tasks and options come through; times in microseconds."""
-        return self._started().accept(task, args, kwargs, eta, delay, key, given)
+    def _not_started(self, *_: object, **__: object) -> NoReturn:
+        raise NotStarted(
+            "the queue has not been started: use `async with queue:`,"
+            " `await queue.start()` or lifespan=queue.lifespan"
+        )
 
     # -- tasks
 
@@ -382,28 +342,38 @@ class Queue(TaskDecorator):
                 if task.name == fn:
                     return task
             raise UnknownTask(f"no task named {fn!r} is registered in this queue")
-        return self._task_of(fn)
-
-    def _task_of(self, fn: Callable[..., Any]) -> Task[..., Any]:
         if isinstance(fn, Task):
             if fn.home is not self:
                 raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
-            return fn
+            return cast("Task[..., Any]", fn)
+        function = schedulable(fn)
         try:
-            known = self._functions.get(fn)
-        except TypeError:  # not hashable
-            return cast(Task[..., Any], make_task(fn, name_of(schedulable(fn)), Options(), id(fn)))
-        if known is None:
-            known = cast(Task[..., Any], make_task(schedulable(fn), name_of(fn), Options(), fn))
-            if len(self._functions) >= _FUNCTIONS:
-                self._functions.clear()
-            self._functions[fn] = known
-        return known
+            hash(function)
+        except TypeError:
+            return make_task(function, name_of(function), Options(), id(function))
+        return make_task(function, name_of(function), Options(), function)
 
-    def _forget(self, task: Task[..., Any]) -> None:
+    def _callable(self, fn: Callable[..., Any]) -> Task[..., Any]:
+        """The task of what `enqueue` was given, which must not share parameter names with it."""
+        try:
+            task = self._callables.get(fn)
+        except TypeError:  # not hashable
+            task = None
+        if task is None:
+            task = self.task_of(fn)
+            if task.collides is not None:
+                raise TypeError(
+                    f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
+                    " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
+                )
+            if task.identity is not id(fn):
+                self._callables[fn] = task
+        return task
+
+    def _forget(self, task: Any) -> None:
         """A bare function is held no longer than its jobs."""
         if task.home is None:
-            self._functions.pop(task.identity, None)
+            self._callables.pop(task.identity, None)
 
     # -- questions
 
@@ -415,14 +385,26 @@ class Queue(TaskDecorator):
     async def handle(self, id: str) -> Handle[Any] | None:  # noqa: A002 - the field's name
         """The handle of an id; None if nothing is known of it (any more)."""
         scheduler = self._started()
-        if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"an id is a str, not {type(id).__name__}")
-        number = int(id) if id.isascii() and id.isdigit() else -1
+        number = _number(id)
         held = scheduler.named.get(number)
         if held is not None:
             return held
         call = scheduler.books.find(number)
         return None if call is None else Handle(scheduler, call)
+
+    async def redrive(self, id: str) -> Handle[Any]:  # noqa: A002 - as above
+        """Run a failed job again; its attempts are counted anew, its id stays.
+
+        `ValueError` for a job that has not failed or whose key has a waiting call by now.
+        """
+        return self._started().redrive(_number(id))
+
+    async def discard(self, id: str) -> bool:  # noqa: A002 - as above
+        """Forget an ended job, or drop a waiting one (`JobDropped`); False if it is unknown.
+
+        `ValueError` for a job that runs.
+        """
+        return self._started().discard(_number(id))
 
     async def pending(
         self, task: "Task[..., Any] | str | Callable[..., Any]", key: str
@@ -489,6 +471,12 @@ class Queue(TaskDecorator):
         return f"<Queue {agenda or 'not started'}>"
 
 
+def _number(id_: str) -> int:
+    if not isinstance(id_, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"an id is a str, not {type(id_).__name__}")
+    return int(id_) if id_.isascii() and id_.isdigit() else -1
+
+
 class QueueCall:
     """A queue together with options for one call."""
 
@@ -507,4 +495,4 @@ class QueueCall:
     async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """Schedule a call; every keyword argument is the function's own."""
         task = self._queue.task_of(fn)
-        return self._queue.accept(task, args, kwargs, None, None, None, self._options)
+        return self._queue.accept(task, args, kwargs, given=self._options)

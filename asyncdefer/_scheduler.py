@@ -7,36 +7,51 @@ thread, so there are no locks.
 """
 
 import asyncio
-from asyncio import events
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-import anyio
+from msgspec import UNSET, structs
 
 from asyncdefer._books import Books, job_error
 from asyncdefer._clock import Alarm, Clock
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.defer import folded, opened
-from asyncdefer._core.instant import SECOND, moment, seconds, within
-from asyncdefer._core.job import NO_KWARGS, NOTHING_MORE, Call, Key, More, Outcome, Run
-from asyncdefer._core.ledger import Ended, Ledger
+from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment, seconds, within
+from asyncdefer._core.job import (
+    NO_CONTEXT,
+    NO_KWARGS,
+    NOTHING_MORE,
+    Answer,
+    Call,
+    Key,
+    More,
+    Outcome,
+    Running,
+    Verdict,
+)
+from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import Event, State, after
-from asyncdefer._core.options import Defer, Options
-from asyncdefer._core.rules import decide
+from asyncdefer._core.options import Defer, Options, checked_key
+from asyncdefer._core.rules import decide, expiry
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
 from asyncdefer._runner import judged, perform
 from asyncdefer._task import Task
-from asyncdefer.errors import JobCancelled, JobExpired, QueueClosed, WrongLoop
+from asyncdefer._threads import ThreadPool
+from asyncdefer.errors import JobCancelled, JobDropped, JobExpired, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _STARTS: Final = 250  # runs started in a turn
 _JUMP: Final = SECOND  # a step of the wall clock that is reported
 _LAG: Final = SECOND // 2  # a late wake-up that is reported
 _FAR: Final = 1 << 62
+_CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
+_ID: Final = (1 << 63) - 1
+_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
 NAMES: Final = {
     State.SUCCEEDED: "job_succeeded",
@@ -64,17 +79,20 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.agenda = Agenda(concurrency)
         self.ledger = Ledger()
-        self.runs: dict[Key, Run] = {}
+        self.runs: dict[Key, Running] = {}
         self.books = Books(clock, self.agenda, self.ledger, self.runs)
         self.named: WeakValueDictionary[int, Handle[Any]] = WeakValueDictionary()
         self.closing = False
         self._events = events_
         self._forget = forget
         self._result_ttl = result_ttl
-        self._threads = anyio.CapacityLimiter(threads)
-        self._open: asyncio.AbstractEventLoop | None = self.loop
+        self._threads = ThreadPool(threads)
+        self._open: object = self.loop
+        self._steady = clock.steady
+        self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
         self._last = 0
+        self._next_tick = 0
         self._awake = False
         self._alarm: Alarm | None = None
         self._armed = _FAR
@@ -89,7 +107,7 @@ class Scheduler:
 
     def check_loop(self) -> None:
         """`WrongLoop` unless the caller is in the queue's own loop."""
-        if events._get_running_loop() is not self.loop:  # noqa: SLF001
+        if _running_loop() is not self.loop:
             raise WrongLoop(
                 "this queue runs in another event loop: use it where it was started,"
                 " or queue.enqueue_from_thread(…) from another thread"
@@ -105,77 +123,88 @@ class Scheduler:
         task: Task[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        eta: int | None,
-        delay: int | None,
-        key: str | None,
-        given: Options | None,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        given: Options | None = None,
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
-        if events._get_running_loop() is not self._open:  # noqa: SLF001 # the public one raises, and costs more
+        if _running_loop() is not self._open:
             self._refuse()
-        now = self.clock.steady()
-        rule, make_key, options = task.rule, task.make_key, task.declared
-        more = NOTHING_MORE
+        now = self._steady()
+        rule, make_key, plain, more = task.rule, task.make_key, task.plain, NOTHING_MORE
+        when: int | None = None
+        span = task.delay
         if given is not None:
             more = More(options=given)
-            options = given.over(options)
-            if options.defer is not task.declared.defer:
-                rule = options.defer if isinstance(options.defer, Defer) else None
+            if given.defer is not UNSET:
+                rule = given.defer
                 make_key = None if rule is None else task.key_maker(rule)
-            key = options.key if isinstance(options.key, str) else key
-            eta = options.eta if isinstance(options.eta, int) else eta
-            if isinstance(given.delay, int):
-                delay = given.delay
-            elif given.delay is None:
-                delay = 0
-        if task.check is not None and (make_key is None or key is not None or rule.key is not None):
-            task.check(*args, **kwargs)
-        if key is None and make_key is not None:
+                plain = rule is None or rule.plain
+            key = given.key or None
+            when = given.eta or None
+            if given.delay is not UNSET:
+                span = given.delay or 0
+        if make_key is None or key is not None:
+            if task.check is not None:
+                task.check(*args, **kwargs)
+            if key is not None:
+                checked_key(key)
+        else:
             key = make_key(*args, **kwargs)
-        if eta is None:
+        if delay is not None:
+            if eta is not None:
+                raise TypeError("give eta or delay, not both")
+            span = duration(delay)
+        if eta is not None:
+            when = instant(eta)
+        if when is None:
             steady = True
-            if delay is None:
-                delay = options.delay or 0
-            due = not delay
-            order = eta = within(now + delay)
+            order = when = now + span
+            if when > LAST:
+                within(when)
         else:
             steady = False
-            self._ahead = ahead = self.clock.wall() - now
-            order = eta - ahead
-            due = order <= now
-        self._last = number = max(self._last + 1, (now // 1000 & 0x7FFFFFFFFFF) << 20)
-        full: Key = number if key is None else (task.identity, key)
-        call = Call(
-            number, task, full, eta, steady, args, kwargs or NO_KWARGS, copy_context(), 1, more
-        )
-        if key is not None:
-            old = self.agenda.waiting.get(full)
-            if rule is not None and not rule.plain:
-                ahead = self._ahead
-                if old is None:
-                    call = opened(call, rule, now, ahead)
-                else:
-                    call = folded(old, call, rule, task.fn, now, ahead)
-                order = call.eta if call.steady else call.eta - ahead
-                due = order <= now
-            if old is not None:
-                call.calls = old.calls + 1
-                call.answer = old.shared()
-        self._take_in(call, due, order)
-        return Handle(self, call)
-
-    def _take_in(self, call: Call, due: bool, order: int) -> None:
-        ledger = self.ledger
-        old = self.agenda.place(call, due=due, order=order)
-        ledger.accepted += 1
-        if old is not None and old.calls:
-            ledger.counts[after(State.SCHEDULED, Event.REPLACE)] += 1
-            if self._events.heard(DEBUG):
-                self._tell(DEBUG, "job_replaced", old, by=str(call.id))
-        if self._events.heard(DEBUG):
+            self._ahead = self.clock.wall() - now
+            order = when - self._ahead
+        if now >= self._next_tick:
+            self._next_tick = now + 1000 - now % 1000
+            self._last = max(self._last, now // 1000 << 20 & _ID)
+        self._last = number = self._last + 1
+        agenda = self.agenda
+        old = None
+        if key is None:
+            call = Call(
+                number, task, number, when, steady, args, kwargs or NO_KWARGS, copy_context(), 1, more
+            )
+            agenda.place(call, order <= now, order)
+        else:
+            full: Key = (task.identity, key)
+            old = agenda.waiting.get(full)
+            calls, answer = (1, None) if old is None else (old.calls + 1, old.answer or old.shared())
+            call = Call(
+                number, task, full, when, steady, args, kwargs or NO_KWARGS, copy_context(),
+                calls, more, answer,
+            )  # fmt: skip
+            if not plain and rule is not None:
+                call = _by_rule(call, old, rule, task, now, self._ahead)
+                order = call.eta if call.steady else call.eta - self._ahead
+            if old is None or order <= now:
+                agenda.place(call, order <= now, order)
+            else:
+                agenda.renew(call, old)
+            if old is not None and old.calls:
+                self.ledger.replaced += 1
+        self.ledger.accepted += 1
+        if self._heard(DEBUG):
+            if old is not None and old.calls:
+                self._tell(DEBUG, "job_replaced", old, by=str(number))
             self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
-        if due or order < self._armed:
+        if old is not None:
+            old.let_go()
+        if order < self._armed:
             self.wake()
+        return Handle(self, call)
 
     # -- the turn
 
@@ -197,21 +226,32 @@ class Scheduler:
         self._armed = _FAR
         agenda = self.agenda
         for call in agenda.take_due(steady, wall, _LINES):
-            if call.calls:
-                text = f"{call.task.name} had not started when its expires ran out"
-                self._end(call, Outcome(Event.EXPIRE, error=JobExpired(text)), None)
+            self._expire(call, steady)
+        started: list[Running] = []
         for _ in range(_STARTS):
             call = agenda.take()
             if call is None:
                 break
-            if call.calls:
-                self._start(call, steady, wall)
+            ends = expiry(call)
+            if ends is not None and ends <= (steady if call.steady else wall):
+                agenda.release(call.key)
+                self._expire(call, steady)
+            elif call.calls:
+                started.append(self._start(call, steady))
             else:  # the empty call of a leading window that nobody replaced
                 agenda.release(call.key)
+        if started:
+            self.loop.call_soon(self._check_begun, started, context=self._own)
         self._arm(steady)
         if self._awaiting:
             self._check_starved()
-        self._settle_joiners()
+        if self._joiners:
+            self._settle_joiners()
+
+    def _expire(self, call: Call, now: int) -> None:
+        if call.calls:
+            text = f"{call.task.name} had not started when its expires ran out"
+            self._end(call, Verdict(Event.EXPIRE, error=JobExpired(text)), None, now)
 
     def _watch(self, steady: int, wall: int) -> None:
         """Report a wall clock that was set and a loop that did not come by for a while."""
@@ -245,23 +285,33 @@ class Scheduler:
 
     # -- a run
 
-    def _start(self, call: Call, steady: int, wall: int) -> None:
-        late = max(0, (steady if call.steady else wall) - call.eta)
-        run = Run(call, call.more.attempt + 1, steady, late, self.books.wall_eta(call), self)
+    def _start(self, call: Call, steady: int) -> Running:
+        started = steady if call.steady else steady + self._ahead
+        late = started - call.eta if started > call.eta else 0
+        due = call.eta + self._ahead if call.steady else call.eta
+        more = call.more
+        run = Running(call, more.attempt + 1, steady, late, due, self)
         self.runs[call.key] = run
         self.ledger.started(late)
-        if call.more.window is not None and call.more.window > steady:
-            self._keep_open(call, call.more.window)
-        if self._events.heard(DEBUG):
+        if more.window is not None and more.window > steady:
+            self._keep_open(call, more.window)
+        if self._heard(DEBUG):
             self._tell(DEBUG, "job_started", call, attempt=run.attempt, seconds=seconds(late))
         task: Any = call.task
-        timeout = call.options.timeout
-        if isinstance(timeout, int):
+        timeout = (task.declared if more.options is None else call.options).timeout
+        if timeout:
             run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
-        run.task_of_loop = job = self.loop.create_task(
-            perform(run, task, self._threads), context=call.context
+        run.task_of_loop = self.loop.create_task(
+            perform(run, task, self._threads, self._conclude), context=call.context
         )
-        job.add_done_callback(partial(self._ended, run), context=self._own)
+        return run
+
+    def _check_begun(self, started: list[Running]) -> None:
+        """A task that is cancelled before its first step never gets to say how it ended."""
+        for run in started:
+            if not run.begun and run.task_of_loop is not None:
+                lost = Outcome(Event.FAIL, error=asyncio.CancelledError())
+                self._conclude(run, lost if run.stop is None else judged(run, lost))
 
     def _keep_open(self, call: Call, until: int) -> None:
         """An empty call that keeps a leading window open until somebody calls or it ends."""
@@ -269,90 +319,86 @@ class Scheduler:
         empty = Call(number, call.task, call.key, until, True, (), NO_KWARGS, self._own, 0)  # noqa: FBT003 - positions are fast
         self.agenda.place(empty)
 
-    def _stop(self, run: Run, why: Event) -> None:
+    def _stop(self, run: Running, why: Event) -> None:
         """Cancel a run; the first reason counts."""
-        if run.stop is None and self.runs.get(run.call.key) is run:
-            run.stop = why
+        if self.runs.get(run.call.key) is run:
+            run.stop = run.stop or why
+            run.asked += 1
             run.task_of_loop.cancel()
 
-    def _ended(self, run: Run, job: "asyncio.Task[Outcome]") -> None:
-        key = run.call.key
-        if self.runs.get(key) is not run:
+    def _conclude(self, run: Running, outcome: Outcome) -> None:
+        """A run has ended: free its slot and key, and do what follows."""
+        call = run.call
+        if self.runs.get(call.key) is not run:
             return  # abandoned at close
+        del self.runs[call.key]
+        run.task_of_loop = None  # else task, context and run would be a cycle for the collector
         if run.timer is not None:
             run.timer.cancel()
-        if job.cancelled():  # before its first step
-            outcome = Outcome(Event.FAIL, error=asyncio.CancelledError())
-        else:
-            error = job.exception()
-            outcome = job.result() if error is None else Outcome(Event.FAIL, error=error)
-        self._conclude(run, judged(run, outcome))
-
-    def _conclude(self, run: Run, outcome: Outcome) -> None:
-        call = run.call
-        verdict = decide(outcome, self.clock.steady())
-        del self.runs[call.key]
-        self.agenda.release(call.key)
+        agenda = self.agenda
+        agenda.release(call.key)
+        now = self._steady()
+        verdict = decide(outcome, now)
         if verdict.eta is None:
-            final = Outcome(verdict.event, value=verdict.value, error=verdict.error)
-            self._end(call, final, run)
+            self._end(call, verdict, run, now)
         else:
-            self._run_again(run, verdict.event, verdict.eta, steady=verdict.steady)
-        if self.agenda.startable():
+            self._run_again(run, verdict, verdict.eta)
+        if not self._awake and agenda.startable():
             self.wake()
-        self._settle_joiners()
+        if self._joiners:
+            self._settle_joiners()
 
-    def _run_again(self, run: Run, event: Event, eta: int, *, steady: bool) -> None:
+    def _run_again(self, run: Running, verdict: Verdict, eta: int) -> None:
+        """A run that is to be followed by another; it gives way to a newer call that waits."""
         call = run.call
-        after(State.RUNNING, event)
+        state = after(State.RUNNING, verdict.event)
         newer = self.agenda.waiting.get(call.key)
         if newer is not None and newer.calls:
             call.shared().follow(newer.shared())
-            self.ledger.counts[after(State.RUNNING, Event.REPLACE)] += 1
-            if self._events.heard(DEBUG):
-                self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
+            after(state, Event.REPLACE)
+            self.ledger.replaced += 1
+            self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
             return
-        more = More(call.more.attempt + 1, None, None, call.more.options)
-        again = call.again(eta, steady=steady, more=more)
+        more = More(run.attempt, None, None, call.more.options)
+        again = call.again(eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.wake()
-        if self._events.heard(DEBUG):
-            eta_ = moment(self.books.wall_eta(again))
-            self._tell(DEBUG, "job_snoozed", again, eta=eta_, attempt=run.attempt)
+        self._tell(DEBUG, "job_snoozed", again, eta=moment(self.books.wall_eta(again)))
 
-    def _end(self, call: Call, outcome: Outcome, run: Run | None) -> None:
+    def _end(self, call: Call, verdict: Verdict, run: Running | None, now: int) -> None:
         """A job has ended: write it into the ledger, tell, and wake its waiters."""
-        now = self.clock.steady()
-        answer = call.shared().final()
-        answer.state = state = after(
-            State.SCHEDULED if run is None else State.RUNNING, outcome.event
-        )
-        answer.value = outcome.value
-        answer.id = call.id
-        answer.eta = self.books.wall_eta(call) if run is None else run.due
-        answer.attempt = call.more.attempt if run is None else run.attempt
-        error = outcome.error
+        state = after(State.SCHEDULED if run is None else State.RUNNING, verdict.event)
+        if run is None:
+            eta, attempt, started = self.books.wall_eta(call), call.more.attempt, None
+        else:
+            eta, attempt, started = run.due, run.attempt, run.started
+        error = verdict.error
+        answer = call.answer
+        if answer is None:
+            answer = call.answer = Answer(state, call.id, eta, attempt, started, now, verdict.value)
+        else:
+            answer = answer.final()
+            answer.state, answer.id, answer.eta, answer.attempt = state, call.id, eta, attempt
+            answer.started, answer.finished, answer.value = started, now, verdict.value
         if error is not None:
             answer.error, answer.traceback = error, error.__traceback__
         self.ledger.counts[state] += 1
-        ttl = call.options.result_ttl
-        ttl = self._result_ttl if ttl is not None and not isinstance(ttl, int) else ttl
-        started = None if run is None else run.started
-        self.ledger.keep(Ended(call, started, now), None if ttl is None else now + ttl, now)
-        self._forget(call.task)  # type: ignore[arg-type]
-        unseen = state is State.FAILED and not answer.waiters
-        level = ERROR if unseen else DEBUG
-        if self._events.heard(level):
-            told = None if error is None or state is not State.FAILED else job_error(error)
-            self._tell(
-                level,
-                NAMES[state],
-                call,
-                error=told,
-                attempt=answer.attempt,
-                cause=error if unseen else None,
-            )
-        answer.wake()
+        call.context = NO_CONTEXT
+        more = call.more
+        ttl = (call.task.declared if more.options is None else call.options).result_ttl
+        if ttl is UNSET:
+            ttl = self._result_ttl
+        self.ledger.keep(call, _FAR if ttl is None else now + ttl, now)
+        if call.task.identity is not call.task.name:
+            self._forget(call.task)
+        failed = state is State.FAILED
+        level = ERROR if failed and not answer.waiters else DEBUG
+        if self._heard(level):
+            told = job_error(error) if failed and error is not None else None
+            cause = error if level == ERROR else None
+            self._tell(level, NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
+        if answer.waiters:
+            answer.wake()
 
     # -- what a handle asks for
 
@@ -360,12 +406,13 @@ class Scheduler:
         """Take a waiting job out, or stop its run; False if it has ended."""
         self.check_loop()
         live = self.books.live(call)
-        if isinstance(live, Run):
+        if isinstance(live, Running):
             self._stop(live, Event.CANCEL)
         elif live is not None:
             self.agenda.remove(live.key)
             text = f"{live.task.name} was cancelled before its start"
-            self._end(live, Outcome(Event.CANCEL, error=JobCancelled(text)), None)
+            verdict = Verdict(Event.CANCEL, error=JobCancelled(text))
+            self._end(live, verdict, None, self._steady())
             self._settle_joiners()
         return live is not None
 
@@ -377,7 +424,7 @@ class Scheduler:
         """Give a waiting job another eta."""
         self.check_loop()
         live = self.books.live(call)
-        if live is None or isinstance(live, Run):
+        if live is None or isinstance(live, Running):
             return False
         after(State.SCHEDULED, Event.MOVE)
         now = self.clock.steady()
@@ -386,20 +433,62 @@ class Scheduler:
         self.wake()
         return True
 
-    def run_awaits(self, run: Run, call: Call) -> None:
+    def redrive(self, number: int) -> Handle[Any]:
+        """Run a failed job again, with its attempts counted anew."""
+        self.check_loop()
+        call = self.books.find(number)
+        state = None if call is None else self.books.state(call)
+        if call is None or state is not State.FAILED:
+            raise ValueError(f"only a failed job can be redriven; {number} is {state or 'unknown'}")
+        newer = self.agenda.waiting.get(call.key)
+        if newer is not None and newer.calls:
+            raise ValueError(f"a newer call waits under the key of {number}: it will run instead")
+        after(state, Event.REDRIVE)
+        now = self._steady()
+        again = structs.replace(
+            call, eta=now, steady=True, context=copy_context(), answer=None,
+            more=More(options=call.more.options),
+        )  # fmt: skip
+        del self.ledger.ended[number]
+        self.named.pop(number, None)
+        self.agenda.place(again, True, now)
+        self.ledger.accepted += 1
+        self._tell(DEBUG, "job_accepted", again, eta=moment(self.books.wall_eta(again)))
+        self.wake()
+        return Handle(self, again)
+
+    def discard(self, number: int) -> bool:
+        """Forget an ended job, or drop a waiting one; False if nothing is known of it."""
+        self.check_loop()
+        call = self.books.find(number)
+        if call is None:
+            return False
+        live = self.books.live(call)
+        if isinstance(live, Running):
+            raise ValueError(f"{live!r} runs: cancel it, or discard it when it has ended")
+        if live is None:
+            return self.ledger.ended.pop(number, None) is not None
+        self.agenda.remove(live.key)
+        dropped = Verdict(Event.DROP, error=JobDropped(f"{live.task.name} was discarded"))
+        self._end(live, dropped, None, self._steady())
+        self._settle_joiners()
+        return True
+
+    def run_awaits(self, run: Running, call: Call) -> None:
         """A run awaits the handle of another job."""
-        run.awaits.append(call)
+        run.awaits = [*(run.awaits or ()), call]
         self._awaiting += 1
         self._check_starved()
 
-    def run_resumes(self, run: Run, call: Call) -> None:
-        run.awaits.remove(call)
+    def run_resumes(self, run: Running, call: Call) -> None:
+        if run.awaits:
+            run.awaits.remove(call)
         self._awaiting -= 1
 
     def _check_starved(self) -> None:
         """Every slot awaits a job that is due, so none of them can ever end."""
         starved = self._awaiting >= self.agenda.concurrency == len(self.runs) and all(
-            any(self._is_due(call) for call in run.awaits) for run in self.runs.values()
+            any(self._is_due(call) for call in run.awaits or ()) for run in self.runs.values()
         )
         if starved and not self._starved:
             self._tell(WARNING, "starved", None)
@@ -442,7 +531,7 @@ class Scheduler:
     async def shut_down(self, drain: float, grace: float) -> None:
         """Stop accepting, let runs end, cancel those that do not, settle every waiter."""
         self.closing = True
-        self._open = None
+        self._open = _CLOSED
         if self._alarm is not None:
             self._alarm.cancel()
         if not self.clock.moves and not any(self.books.busy()):
@@ -450,23 +539,24 @@ class Scheduler:
         await self._wait_for_runs(drain)
         self.stop_runs()
         await self._wait_for_runs(grace)
-        closed = QueueClosed("the queue was closed; it keeps nothing, so the job is lost")
+        closed = QueueClosed("the queue was closed, and the job is in no journal, so it is lost")
         for run in tuple(self.runs.values()):
             self._tell(ERROR, "job_abandoned", run.call, attempt=run.attempt)
             self._conclude(run, Outcome(Event.DROP, error=closed))
         for at, (key, call) in enumerate(tuple(self.agenda.waiting.items())):
             self.agenda.remove(key)
             if call.calls:
-                self._end(call, Outcome(Event.DROP, error=closed), None)
+                self._end(call, Verdict(Event.DROP, error=closed), None, self._steady())
             if at % _LINES == _LINES - 1:
                 await asyncio.sleep(0)
         self._settle_joiners()
+        self._threads.close()
         self.clock.detach(self)
 
     async def _wait_for_runs(self, timeout: float) -> None:
         if self.runs:
             await asyncio.wait([run.task_of_loop for run in self.runs.values()], timeout=timeout)
-            await asyncio.sleep(0)  # the done callbacks of the last ones
+            await asyncio.sleep(0)  # those that never began are seen in the next turn
 
     def stop_runs(self) -> None:
         """Cancel every run, as the queue closes."""
@@ -488,3 +578,11 @@ class Scheduler:
             values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
         event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
         self._events.emit(level, event, cause)
+
+
+def _by_rule(
+    call: Call, old: Call | None, rule: Defer, task: Task[..., Any], now: int, ahead: int
+) -> Call:
+    if old is None:
+        return opened(call, rule, now, ahead)
+    return folded(old, call, rule, task.fn, now, ahead)

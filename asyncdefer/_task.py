@@ -5,11 +5,12 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from asyncdefer._core.defer import KeyMaker, key_maker
-from asyncdefer._core.options import CallOptions, Defer, Options, TaskOptions, read_options
+from asyncdefer._core.options import CallOptions, Defer, Options, TaskOptions, checked_key, read_options
 from asyncdefer._core.signature import Binder, compile_binder, signature_of
 from asyncdefer._handle import Handle
 
@@ -20,19 +21,26 @@ R_co = TypeVar("R_co", covariant=True)
 RESERVED = ("eta", "delay", "key")
 
 
-class Home(Protocol):
-    """The queue of a task, as the task sees it."""
+class Accept(Protocol):
+    """How a queue takes a call in."""
 
-    def accept(
+    def __call__(
         self,
         task: "Task[..., Any]",
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        eta: int | None,
-        delay: int | None,
-        key: str | None,
-        given: Options | None,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        given: Options | None = None,
     ) -> Handle[Any]: ...
+
+
+class Home(Protocol):
+    """The queue of a task, as the task sees it."""
+
+    @property
+    def accept(self) -> "Accept": ...
 
     async def pending(
         self, task: "Task[..., Any] | str | Callable[..., Any]", key: str
@@ -57,6 +65,8 @@ class Task(Generic[P, R_co]):
         if self.signature is not None:
             self.check = compile_binder(self.signature, (), name)
         self.rule = declared.defer if isinstance(declared.defer, Defer) else None
+        self.delay = declared.delay or 0
+        self.plain = self.rule is None or self.rule.plain
         self.make_key: KeyMaker | None = None
         if self.rule is not None:
             self.make_key = self.key_maker(self.rule)
@@ -64,8 +74,17 @@ class Task(Generic[P, R_co]):
         self.collides = next((name for name in RESERVED if name in names), None)
 
     def key_maker(self, rule: Defer) -> KeyMaker:
-        """The function that makes a key by this rule."""
-        return key_maker(self.fn, rule, self.name)
+        """The function that checks the arguments of a call and makes its key by this rule."""
+        make = key_maker(self.fn, rule, self.name)
+        check = self.check
+        if rule.key is None or check is None:
+            return make  # it binds the arguments itself
+
+        def checked(*args: Any, **kwargs: Any) -> str:
+            check(*args, **kwargs)
+            return make(*args, **kwargs)
+
+        return checked
 
     def _home(self) -> Home:
         if self.home is None:
@@ -74,15 +93,15 @@ class Task(Generic[P, R_co]):
             )
         return self.home
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         """Schedule a call, with the task's own options."""
-        return self._home().accept(self, args, kwargs, None, None, None, None)
+        return (self.home or self._home()).accept(self, args, kwargs)
 
     def options(self, **options: Unpack[CallOptions]) -> "TaskCall[P, R_co]":
         """Options for one call: `task.options(delay=5).enqueue(…)`."""
         return TaskCall(self, read_options(options, CallOptions))
 
-    async def pending(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co] | None:
+    async def pending(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co] | None:
         """The waiting call that these arguments would replace."""
         if self.make_key is None:
             raise TypeError(f"the task {self.name} has no defer rule, so no call replaces another")
@@ -95,14 +114,14 @@ class Task(Generic[P, R_co]):
 class AsyncTask(Task[P, R_co]):
     """A task made of a coroutine function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         return cast("Coroutine[Any, Any, R_co]", self.fn(*args, **kwargs))
 
 
 class SyncTask(Task[P, R_co]):
     """A task made of a plain function, which runs in a thread."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return cast(R_co, self.fn(*args, **kwargs))
 
 
@@ -115,13 +134,14 @@ class TaskCall(Generic[P, R_co]):
         self._task = task
         self._options = options
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         """Schedule the call."""
         task = self._task
-        return task._home().accept(task, args, kwargs, None, None, None, self._options)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - two halves of one idea
+        home = task.home or task._home()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - two halves of one idea
+        return home.accept(task, args, kwargs, given=self._options)
 
 
-def make_task(fn: Callable[..., Any], name: str, declared: Options, identity: Hashable) -> Any:
+def make_task(fn: Callable[..., Any], name: str, declared: Options, identity: Hashable) -> "Task[..., Any]":
     """The task of a function, of the kind that fits it."""
     kind = AsyncTask if is_async(fn) else SyncTask
     return kind(fn, name, declared, identity)
@@ -141,7 +161,8 @@ def schedulable(fn: Any) -> Callable[..., Any]:
     bare: Any = fn
     while isinstance(bare, functools.partial):
         bare = cast("functools.partial[Any]", bare).func
-    if inspect.isasyncgenfunction(bare) or inspect.isgeneratorfunction(bare):
+    kinds = (bare, getattr(type(bare), "__call__", None))  # noqa: B004 - as in is_async
+    if any(inspect.isasyncgenfunction(kind) or inspect.isgeneratorfunction(kind) for kind in kinds):
         raise TypeError(f"{name_of(fn)} is a generator function: nobody would iterate over it")
     return cast("Callable[..., Any]", fn)
 
@@ -166,7 +187,7 @@ def name_of(fn: Any) -> str:
         spec = getattr(main, "__spec__", None)
         file = getattr(main, "__file__", None)
         if spec is not None:
-            module = spec.name.removesuffix(".__main__")
+            module = spec.name
         elif file is not None:
             module = Path(file).stem
     return f"{module}.{named.__qualname__}"
@@ -212,7 +233,8 @@ class TaskDecorator(ABC):
             if isinstance(function, Task):
                 raise TypeError(f"{function.name} is a task already")
             declared = read_options(options, TaskOptions)
-            full = self._prefixed(name if name is not None else name_of(schedulable(function)))
+            own = name if name is not None else name_of(schedulable(function))
+            full = self._prefixed(checked_key(own, "name"))
             task = make_task(schedulable(function), full, declared, full)
             self._register(task)
             return task

@@ -64,7 +64,7 @@ async def ours(job: Job) -> Figures:
 
 def heap_lines(queue: Any) -> int:
     """The lines on both timelines: a call that replaces moves the job and leaves the line. Private, and only counted here."""
-    lines: int = queue._agenda.lines()
+    lines: int = queue._scheduler.agenda.lines()
     return lines
 
 

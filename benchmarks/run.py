@@ -157,11 +157,8 @@ def measure(
     command = [python, str(HERE / workload.file), side, "--n", str(n), "--window", str(window)]
     if uvloop:
         command.append("--uvloop")
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS")
-    }
+    # As an installed program runs: bytecode is written, no debug mode, no other loop's policy.
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     try:
         done = subprocess.run(
             command,

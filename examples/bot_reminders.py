@@ -1,4 +1,4 @@
-"""The reminders of a chat bot: remind, list, postpone, forget, and "I am busy" when one rings.
+"""The reminders of a chat bot, which can be postponed and forgotten, and spare who is busy.
 
 The chat takes an hour and a half, so it is played on a virtual clock, in milliseconds. With
 `async with queue` instead of `virtual`, the bot runs on the clock of the machine.
@@ -16,21 +16,19 @@ busy: set[str] = set()  # who asked not to be disturbed
 
 @queue.task
 async def remind(who: str, what: str) -> str:
-    """Ring, unless the person is busy: then try again in ten minutes."""
     if who in busy:
-        raise Snooze(delay=timedelta(minutes=10))
+        raise Snooze(delay=timedelta(minutes=10))  # try again
     return f"@{who}: {what}!"
 
 
 class Bot:
     """Understands `remind MINUTES WHAT`, `list`, `postpone WHAT MINUTES`, `forget WHAT`."""
 
-    def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self.ringing: set[asyncio.Task[None]] = set()
+    def __init__(self, clock: VirtualClock, group: asyncio.TaskGroup) -> None:
+        self.clock, self.group = clock, group
 
-    def say(self, text: str) -> None:
-        print(f"{self.clock.now():%H:%M}  bot: {text}")
+    def say(self, text: str, who: str = "bot") -> None:
+        print(f"{self.clock.now():%H:%M}  {who}: {text}")
 
     async def ring(self, who: str, what: str, minutes: int) -> None:
         handle = await queue.enqueue(remind, who, what, delay=60 * minutes, key=f"{who}:{what}")
@@ -41,30 +39,24 @@ class Bot:
             self.say(f"{what}: forgotten")
 
     async def hear(self, who: str, text: str) -> None:
-        print(f"{self.clock.now():%H:%M}  {who}: {text}")
+        self.say(text, who)
         match text.split():
             case ["remind", minutes, what]:
-                task = asyncio.create_task(self.ring(who, what, int(minutes)))
-                self.ringing.add(task)
-                task.add_done_callback(self.ringing.discard)
+                self.group.create_task(self.ring(who, what, int(minutes)))
             case ["list"]:
-                waiting = [job async for job in queue.jobs(state="scheduled", key_prefix=f"{who}:")]
-                self.say(
-                    ", ".join(f"{job.eta:%H:%M} {job.key}" for job in waiting) or "nothing waits"
-                )
+                jobs = queue.jobs(state="scheduled", key_prefix=f"{who}:")
+                lines = [f"{job.eta:%H:%M} {job.key}" async for job in jobs]
+                self.say(", ".join(lines) or "nothing waits")
             case ["postpone" | "forget" as verb, what, *minutes]:
                 handle = await queue.pending(remind, f"{who}:{what}")
                 if handle is None:
                     self.say(f"{what}: I know of no such reminder")
                 elif verb == "forget":
                     await handle.cancel()
-                else:
-                    await handle.reschedule(delay=60 * int(minutes[0]))
+                elif await handle.reschedule(delay=60 * int(minutes[0])):
                     self.say(f"at {handle.eta:%H:%M}")
-            case ["busy"]:
-                busy.add(who)
-            case _:
-                busy.discard(who)
+            case ["busy" | "back" as state]:
+                (busy.add if state == "busy" else busy.discard)(who)
 
 
 CHAT = [  # minutes to wait, who, what
@@ -75,11 +67,10 @@ CHAT = [  # minutes to wait, who, what
 
 
 async def main() -> None:
-    """Play the chat."""
-    async with virtual(queue) as clock:
-        bot = Bot(clock)
+    async with virtual(queue) as clock, asyncio.TaskGroup() as group:
+        bot = Bot(clock, group)
         for minutes, who, text in CHAT:
-            await clock.advance(timedelta(minutes=minutes))
+            await clock.advance(60 * minutes)
             await bot.hear(who, text)
             await clock.advance(0)  # let the answers be said
 

@@ -1,7 +1,7 @@
 """A FastAPI application whose jobs start with it and end with it.
 
-`uvicorn examples.fastapi_app:app` serves it. Run as a script, it serves itself on a free port, sends itself some
-requests, and ends.
+`uvicorn examples.fastapi_app:app` serves it. Run as a script, it serves itself on a free port,
+sends itself some requests, and ends.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ def order_report(month: str, seconds: float = 0.1) -> dict[str, str]:
 async def job(job_id: str, wait: float = 0) -> dict[str, Any]:
     """Say how a job stands; its result, if it comes within `wait` seconds."""
     if (handle := await queue.handle(job_id)) is None:
-        raise HTTPException(404, "no such job, or it ended more than an hour ago")
+        raise HTTPException(404, "no such job: replaced by a newer call, or over for an hour")
     try:
         return {"result": await handle.result(timeout=wait), "state": handle.state}
     except TimeoutError:
@@ -61,20 +61,15 @@ async def job(job_id: str, wait: float = 0) -> dict[str, Any]:
 
 
 async def visit() -> None:
-    """Serve on a free port, save a document three times, order a report, and ask for both results."""
+    """Serve on a free port, save a document three times, order a report, ask for the results."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{listener.getsockname()[1]}"
-    ) as client:
-        jobs = [
-            (await client.put("/documents/7", params={"text": text})).json()["job"]
-            for text in ("a", "a b", "a b c")
-        ]
-        jobs.append((await client.post("/reports/2027-01")).json()["job"])
-        for job_id in jobs:
-            print("asked:", (await client.get(f"/jobs/{job_id}", params={"wait": 5})).json())
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url) as client:
+        saves = [await client.put(f"/documents/7?text={text}") for text in ("a", "a b", "a b c")]
+        for answer in (saves[-1], await client.post("/reports/2027-01")):
+            print("asked:", (await client.get(f"/jobs/{answer.json()['job']}?wait=5")).json())
     server.should_exit = True
     await serving
 

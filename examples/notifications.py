@@ -38,7 +38,8 @@ def on_event(event: LogEvent) -> None:
 async def send_notification(user_id: int, document_id: int, update: str) -> str:
     """Send the newest update, and say how many calls became this one."""
     run = current()
-    show("run", f"{run.key}  {update!r}, {run.calls} call(s), {run.lateness * 1000:.1f} ms late")
+    late = f"{run.lateness * 1000:.1f} ms late"
+    show("run", f"{run.key}  {update!r}, calls folded into it: {run.calls}, {late}")
     return f"user {user_id} was told about {update!r}"
 
 

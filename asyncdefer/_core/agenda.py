@@ -42,7 +42,7 @@ class Agenda:
 
     # -- calls come and go
 
-    def place(self, call: Call, *, due: bool = False, order: int = 0) -> Call | None:
+    def place(self, call: Call, due: bool = False, order: int = 0) -> Call | None:  # noqa: FBT001, FBT002 - positions are fast
         """Let a call wait; the older call of its key, if one waited, is replaced and returned.
 
         `due` says that the eta has come: the call goes straight to the lane, with `order` as
@@ -55,29 +55,48 @@ class Agenda:
         if old is None:
             if type(key) is not int:
                 self._keys[call.id] = key
-                self.empty += not call.calls
+                if not call.calls:
+                    self.empty += 1
             if due:
                 self._stand(call, order, self.ready, None)
+            elif call.steady:
+                self.steady.push((call.eta, call.id, key))
             else:
-                timeline = self.steady if call.steady else self.wall
-                timeline.push((call.eta, call.id, key))
+                self.wall.push((call.eta, call.id, key))
             return None
         if type(key) is not int:
             del self._keys[old.id]
             self._keys[call.id] = key
-            self.empty += (not call.calls) - (not old.calls)
-        had = self._expected(key, old)
+            self.empty += (0 if call.calls else 1) - (0 if old.calls else 1)
         if key in self._standing:
+            had = self._lines.get(key)
             if not due:
                 self._leave(key)
             self._redraw(call, old, had, expiry(call) if due else call.eta)
-        elif due:
+            return old
+        had = self._lines.get(key, old.eta)
+        if due:
             self._stand(call, order, self.ready, old)
-        elif had is not None and call.steady is old.steady and had <= call.eta:
-            self._remember(key, call, had)
+        elif call.steady is old.steady and had <= call.eta:
+            self._lines[key] = had  # the line stays, and is pushed again when it surfaces
         else:
             self._redraw(call, old, had, call.eta)
         return old
+
+    def renew(self, call: Call, old: Call) -> None:
+        """`place` for the common case: a later call of a key whose older call is not due yet."""
+        key = call.key
+        if (
+            key in self._standing
+            or call.steady is not old.steady
+            or self._lines.setdefault(key, old.eta) > call.eta
+            or not old.calls
+        ):
+            self.place(call)
+        else:
+            self.waiting[key] = call
+            del self._keys[old.id]
+            self._keys[call.id] = key
 
     def remove(self, key: Key) -> Call | None:
         """Take a waiting call out, wherever it stands."""
@@ -104,26 +123,32 @@ class Agenda:
         """
         expired: list[Call] = []
         ahead = wall - steady
-        for timeline, now, shift in ((self.steady, steady, 0), (self.wall, wall, ahead)):
-            while limit > 0:
-                line = timeline.first()
-                if line is None or line[0] > now:
-                    break
-                limit -= 1
-                timeline.pop()
-                call = self._surface(timeline, line)
-                if call is None:
-                    continue
-                ends = expiry(call)
-                if ends is not None and ends <= now:
-                    self._leave(call.key)
-                    self._forget(call.key, call)
-                    expired.append(call)
-                elif call.key not in self._standing:
-                    self._stand(call, call.eta - shift, self.ready, None)
+        while limit > 0:
+            timeline, line, shift = self._earliest(ahead)
+            if line is None or line[0] - shift > steady:
+                break
+            limit -= 1
+            timeline.pop()
+            call = self._surface(timeline, line)
+            if call is None:
+                continue
+            ends = expiry(call)
+            if ends is not None and ends - shift <= steady:
+                self._leave(call.key)
+                self._forget(call.key, call)
+                expired.append(call)
+            elif call.key not in self._standing:
+                self._stand(call, call.eta - shift, self.ready, None)
         while self._opened and limit > 0:
             limit = self._drain(self._opened[0], limit)
         return expired
+
+    def _earliest(self, ahead: int) -> tuple[Timeline, Line | None, int]:
+        """The line that is next on either timeline, and how far that one is ahead of steady."""
+        steady, wall = self.steady.first(), self.wall.first()
+        if wall is None or (steady is not None and steady[0] <= wall[0] - ahead):
+            return self.steady, steady, 0
+        return self.wall, wall, ahead
 
     def next_times(self) -> tuple[int | None, int | None]:
         """When the next line is due on the steady and on the wall clock."""
@@ -139,12 +164,13 @@ class Agenda:
     def take(self) -> Call | None:
         """The next call to start, which from now on runs; None if nobody may."""
         lines = self.ready.lines
+        standing = self._standing
         while len(self.running) < self.concurrency and not self.ready.shut:
-            if not len(lines):
-                return None
             line = lines.pop()
+            if line is None:
+                return None
             key = line[2]
-            if self._standing.get(key) is not line:
+            if standing.get(key) is not line:
                 lines.stale -= 1
                 continue
             call = self.waiting[key]
@@ -152,9 +178,9 @@ class Agenda:
             if lane is not None:
                 self._enter(line[0], call, lane)
                 continue
-            had = self._expected(key, call)
-            del self._standing[key]
-            if had is not None:
+            del standing[key]
+            had = self._lines.get(key)
+            if had is not None:  # its expiry
                 self._redraw(call, call, had, None)
             self._forget(key, call)
             self.running[key] = call
@@ -163,8 +189,12 @@ class Agenda:
 
     def startable(self) -> bool:
         """Somebody may be able to start at once."""
-        has_room = len(self.running) < self.concurrency and not self.ready.shut
-        return bool(self._opened) or (has_room and len(self.ready.lines) > self.ready.lines.stale)
+        if self._opened:
+            return True
+        ready = self.ready
+        if ready.shut or len(self.running) >= self.concurrency:
+            return False
+        return len(ready.lines) > ready.lines.stale
 
     def release(self, key: Key) -> None:
         """The run of a key has ended: its slot is free, and the key's next call may start."""
@@ -194,7 +224,9 @@ class Agenda:
     def _shut_for(self, call: Call) -> Lane | None:
         if call.key in self.running:
             return self._busy
-        return self._paused.get(call.task.identity) if self._paused else None
+        if self._paused:
+            return self._paused.get(call.task.identity)
+        return None
 
     def _enter(self, order: int, call: Call, lane: Lane) -> None:
         line = (order, call.id, call.key, lane)
@@ -203,7 +235,7 @@ class Agenda:
             lane.lines.push(line)
 
     def _stand(self, call: Call, order: int, lane: Lane, old: Call | None) -> None:
-        had = None if old is None else self._expected(call.key, old)
+        had = None if old is None else self._lines.get(call.key, old.eta)
         self._enter(order, call, lane)
         ends = expiry(call)
         if had is not None or ends is not None:

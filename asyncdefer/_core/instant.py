@@ -19,6 +19,7 @@ def _microseconds(span: timedelta) -> int:
 
 
 LAST: Final = _microseconds(datetime.max.replace(tzinfo=UTC) - _EPOCH)
+_LONGEST: Final = LAST // SECOND * 2  # seconds; longer than any eta is away
 FIRST: Final = _microseconds(_FIRST - _EPOCH)
 
 
@@ -44,14 +45,17 @@ def within(time: int) -> int:
 
 def duration(value: float | timedelta, name: str = "delay") -> int:
     """The microseconds of a duration given in seconds or as a timedelta, never negative."""
+    kind = type(value)
+    if (kind is int or kind is float) and 0 <= value < _LONGEST:  # type: ignore[operator] # pyright: ignore[reportOperatorIssue] - a number here
+        return round(value * SECOND)  # type: ignore[operator,arg-type] # pyright: ignore
     if isinstance(value, timedelta):
         result = _microseconds(value)
-    elif type(value) is bool or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    elif not math.isfinite(value):
+    elif kind is bool or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be seconds or a timedelta, not {kind.__name__}")
+    elif value != value or value in (math.inf, -math.inf):
         raise ValueError(f"{name} must be finite, not {value}")
     else:
-        result = round(value * SECOND)
+        result = round(min(max(value, -1), _LONGEST) * SECOND)
     if result < 0:
         raise ValueError(f"{name} must not be negative, not {value}")
     return result

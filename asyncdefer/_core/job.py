@@ -15,6 +15,7 @@ Key = int | tuple[Hashable, str]
 """A job without a key has its own id as its key, so that one dict serves all."""
 
 NO_KWARGS: Final[dict[str, Any]] = {}
+NO_CONTEXT: Final = Context()
 
 
 class Declared(Protocol):
@@ -48,18 +49,21 @@ NOTHING_MORE: Final = More()
 class Answer(Struct, eq=False):
     """What all waiters of one key share, from the first call of the burst to the outcome.
 
-    `state` is None until the job ended. `waiters` maps a future to the run that waits on it, if
+    `state` is None until the job ended. `eta` is on the wall clock, `started` and `finished` on
+    the steady one. `waiters` maps a future to the run that waits on it, if
     it is a run that waits. `follows`: the answer this one gave way to.
     """
 
     state: State | None = None
-    value: Any = None
-    error: BaseException | None = None
-    traceback: Any = None
     id: int = 0
     eta: int = 0
     attempt: int = 0
-    waiters: "dict[Any, Run | None] | None" = None
+    started: int | None = None
+    finished: int = 0
+    value: Any = None
+    error: BaseException | None = None
+    traceback: Any = None
+    waiters: "dict[Any, Running | None] | None" = None
     follows: "Answer | None" = None
 
     def final(self) -> "Answer":
@@ -69,7 +73,7 @@ class Answer(Struct, eq=False):
             answer = answer.follows
         return answer
 
-    def wait(self, future: Any, run: "Run | None") -> None:
+    def wait(self, future: Any, run: "Running | None") -> None:
         """A future to wake at the end; the run that waits with it waits for the clock."""
         if self.waiters is None:
             self.waiters = {}
@@ -107,8 +111,8 @@ class Call(Struct, eq=False):
     """A call that waits. `eta` counts on the steady clock or on the wall clock (`steady`).
 
     `calls`: how many calls were folded into this one; 0 is the empty call that keeps the window
-    of a leading call open. `answer` exists once somebody shares it; it is the only field that
-    is ever set again.
+    of a leading call open. `answer` exists once somebody shares it. A call is a value
+    until it has ended or was replaced; then it only lets go of what it held.
     """
 
     id: int
@@ -129,6 +133,12 @@ class Call(Struct, eq=False):
             self.answer = Answer()
         return self.answer
 
+    def let_go(self) -> None:
+        """Hold nothing of the caller's: a handle may keep a replaced call for long."""
+        self.args = ()
+        self.kwargs = NO_KWARGS
+        self.context = NO_CONTEXT
+
     @property
     def shown_key(self) -> str | None:
         return None if isinstance(self.key, int) else self.key[1]
@@ -147,11 +157,29 @@ class Call(Struct, eq=False):
         )
 
 
-class Run(Struct, eq=False):
+class Run(Struct, frozen=True):
     """One run of a job, as `asyncdefer.current()` gives it to the job.
 
     `lateness` is in seconds, `calls` says how many calls were folded into this run, `shard` is
     the index of an iteration's shard and None elsewhere.
+    """
+
+    id: str
+    task: str
+    key: str | None
+    attempt: int
+    eta: datetime
+    lateness: float
+    calls: int
+    shard: int | None = None
+
+
+class Running(Struct, eq=False):
+    """A run under way. Times are in microseconds: `started` on the steady clock, `due` (the eta)
+    on the wall clock, `late` a span.
+
+    `stop`: why it was told to stop; `asked`: how many times. `waits`: how many of its tasks wait
+    for the queue's clock; `awaits`: the calls whose handles they await.
     """
 
     call: Call
@@ -162,50 +190,36 @@ class Run(Struct, eq=False):
     scheduler: Any
     task_of_loop: Any = None
     timer: Any = None
-    stop: "Event | None" = None
-    waits: int = 0
-    awaits: list[Call] = []  # a Struct copies it
+    stop: Event | None = None
+    asked: int = 0
+    begun: bool = False
     thread: bool = False
+    waits: int = 0
+    awaits: list[Call] | None = None
 
-    @property
-    def id(self) -> str:
-        return str(self.call.id)
-
-    @property
-    def task(self) -> str:
-        return self.call.task.name
-
-    @property
-    def key(self) -> str | None:
-        return self.call.shown_key
-
-    @property
-    def eta(self) -> datetime:
-        return moment(self.due)
-
-    @property
-    def lateness(self) -> float:
-        return seconds(self.late)
-
-    @property
-    def calls(self) -> int:
-        return self.call.calls
-
-    @property
-    def shard(self) -> int | None:
-        return None
+    def shown(self) -> Run:
+        call = self.call
+        return Run(
+            id=str(call.id),
+            task=call.task.name,
+            key=call.shown_key,
+            attempt=self.attempt,
+            eta=moment(self.due),
+            lateness=seconds(self.late),
+            calls=call.calls,
+        )
 
     def __repr__(self) -> str:
-        return f"<Run {self.id} of {self.task} attempt={self.attempt}>"
+        return f"<Run {self.call.id} of {self.call.task.name} attempt={self.attempt}>"
 
 
-running: Final[ContextVar[Run]] = ContextVar("asyncdefer_run")
+running: Final[ContextVar[Running]] = ContextVar("asyncdefer_run")
 
 
 def current() -> Run:
     """The run this code is part of; `LookupError` outside a job."""
     try:
-        return running.get()
+        return running.get().shown()
     except LookupError:
         raise LookupError("current() is known inside a job only") from None
 
@@ -256,3 +270,7 @@ class Job(Struct, frozen=True):
     def arguments(self) -> dict[str, Any]:
         """The arguments by the names of the function's parameters."""
         return self.read_arguments()
+
+    def __repr__(self) -> str:
+        key = f" key={self.key!r}" if self.key is not None else ""
+        return f"<Job {self.id} of {self.task}{key} {self.state} eta={self.eta.isoformat()}>"

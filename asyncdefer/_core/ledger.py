@@ -5,8 +5,6 @@ The conservation law: accepted + claimed = succeeded + failed + cancelled + repl
 """
 
 from collections import deque
-from collections.abc import Iterator
-from heapq import heappop, heappush
 from typing import Final
 
 from msgspec import Struct
@@ -14,6 +12,7 @@ from msgspec import Struct
 from asyncdefer._core.instant import seconds
 from asyncdefer._core.job import Call
 from asyncdefer._core.lifecycle import State
+from asyncdefer._core.timeline import Timeline
 
 KEPT: Final = 10_000  # ended jobs that can be looked up at most; the one that is purged first goes
 _SAMPLES: Final = 1_024
@@ -52,47 +51,45 @@ class Stats(Struct, frozen=True):
         return self.accepted + self.claimed == ended + gone + present
 
 
-class Ended(Struct):
-    """A job that has ended; its outcome stands in the call's answer. Times are steady."""
-
-    call: Call
-    started: int | None
-    finished: int
-
-
 class Ledger:
     """Counts and the ended jobs."""
 
     def __init__(self) -> None:
         self.accepted = 0
+        self.replaced = 0
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
-        self.ended: dict[int, Ended] = {}
-        self._purge: list[tuple[int, int]] = []  # (when to forget, id)
+        self.ended: dict[int, Call] = {}
+        self._purge = Timeline()  # lines of (when to forget, id)
         self._late: deque[int] = deque(maxlen=_SAMPLES)
 
     def started(self, late: int) -> None:
         self._late.append(late)
 
-    def keep(self, ended: Ended, until: int | None, now: int) -> None:
-        """Keep an ended job until a time, for ever with None."""
-        self.purge(now)
-        if until is not None and until <= now:
-            return
-        id_ = ended.call.id
-        self.ended[id_] = ended
-        heappush(self._purge, (until if until is not None else 1 << 62, id_))
-        if len(self._purge) > KEPT:
-            self.ended.pop(heappop(self._purge)[1], None)
+    def keep(self, call: Call, until: int, now: int) -> None:
+        """Keep an ended job until a time."""
+        purge = self._purge
+        first = purge.first()
+        if first is not None and first[0] <= now:
+            self.purge(now)
+        if until > now:
+            self.ended[call.id] = call
+            purge.push((until, call.id))
+            if len(self.ended) > KEPT:
+                self.ended.pop(self._oldest(), None)
 
     def purge(self, now: int) -> None:
         """Forget the ended jobs whose time is over."""
         purge = self._purge
-        while purge and purge[0][0] <= now:
-            self.ended.pop(heappop(purge)[1], None)
+        while (line := purge.first()) is not None and line[0] <= now:
+            self.ended.pop(self._oldest(), None)
 
-    def kept(self, now: int) -> Iterator[Ended]:
+    def _oldest(self) -> int:
+        line = self._purge.pop()
+        return -1 if line is None else int(line[1])
+
+    def kept(self, now: int) -> list[Call]:
         self.purge(now)
-        return iter(list(self.ended.values()))
+        return list(self.ended.values())
 
     def stats(self, waiting: int, running: int) -> Stats:
         late = sorted(self._late) or [0]
@@ -106,7 +103,7 @@ class Ledger:
             succeeded=counts[State.SUCCEEDED],
             failed=counts[State.FAILED],
             cancelled=counts[State.CANCELLED],
-            replaced=counts[State.REPLACED],
+            replaced=self.replaced,
             expired=counts[State.EXPIRED],
             dropped=counts[State.DROPPED],
             lateness=Lateness(

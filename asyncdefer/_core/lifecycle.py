@@ -20,9 +20,11 @@ class State(StrEnum):
     REPLACED = "replaced"
     DROPPED = "dropped"
 
+    __hash__ = str.__hash__  # that of Enum is a Python function, and states are keys on hot paths
+
     @property
     def ended(self) -> bool:
-        """No transition leads out of this state."""
+        """Nothing more will happen by itself."""
         return self not in _LIVE
 
     @classmethod
@@ -47,6 +49,9 @@ class Event(StrEnum):
     CANCEL = "cancel"
     EXPIRE = "expire"
     DROP = "drop"
+    REDRIVE = "redrive"
+
+    __hash__ = str.__hash__  # as above
 
 
 _LIVE: Final = frozenset({State.HELD, State.SCHEDULED, State.RUNNING})
@@ -64,6 +69,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.RUNNING, Event.REPLACE): State.REPLACED,
     (State.RUNNING, Event.CANCEL): State.CANCELLED,
     (State.RUNNING, Event.DROP): State.DROPPED,
+    (State.FAILED, Event.REDRIVE): State.SCHEDULED,
 }
 
 

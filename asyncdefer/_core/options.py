@@ -108,23 +108,18 @@ def _defer(value: DeferRule) -> Defer | None:
     return Defer(params=value if isinstance(value, str) else tuple(value))
 
 
-def _key(value: str) -> str:
-    from_user = value
-    if not isinstance(from_user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"key must be a str, not {type(value).__name__}")
-    return checked_key(from_user)
-
-
-def checked_key(key: str) -> str:
-    """The key as given; `ValueError` where a journal could not hold it."""
+def checked_key(key: str, what: str = "key") -> str:
+    """The key as given; `TypeError` or `ValueError` where a journal could not hold it."""
+    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{what} must be a str, not {type(key).__name__}")
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise ValueError("key has a lone surrogate, which is not valid text") from None
+        raise ValueError(f"{what} has a lone surrogate, which is not valid text") from None
     if not 1 <= size <= 512:
-        raise ValueError(f"key must have 1 to 512 bytes of UTF-8, not {size}")
+        raise ValueError(f"{what} must have 1 to 512 bytes of UTF-8, not {size}")
     if "\0" in key:
-        raise ValueError("key must not have a NUL character")
+        raise ValueError(f"{what} must not have a NUL character")
     return key
 
 
@@ -135,7 +130,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "expires": lambda value: _positive(value, "expires"),
     "result_ttl": lambda value: duration(value, "result_ttl"),
     "eta": instant,
-    "key": _key,
+    "key": checked_key,
 }
 
 

@@ -38,6 +38,14 @@ def presentable(error: BaseException | None) -> BaseException:
         error = error.__cause__  # what Python makes of a StopIteration that leaves a coroutine
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
-    failure = JobFailed(type(error).__name__, str(error))
+    failure = JobFailed(type(error).__name__, message_of(error))
     failure.__cause__ = error
     return failure
+
+
+def message_of(error: BaseException | None) -> str:
+    """The text of an error, also of one that cannot tell it."""
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - whatever a user's __str__ may raise
+        return f"<no text: its __str__ raised {type(broken).__name__}>"

@@ -47,10 +47,13 @@ class Timeline:
             return row[0] if row else None
         return row[0] if row and row[0] < heap[0] else heap[0]
 
-    def pop(self) -> Line:
+    def pop(self) -> Line | None:
+        """Take the line that is next."""
         heap = self._heap
         row = self._row
-        if not heap or (row and row[0] < heap[0]):
+        if not heap:
+            return row.popleft() if row else None
+        if row and row[0] < heap[0]:
             return row.popleft()
         return heappop(heap)
 

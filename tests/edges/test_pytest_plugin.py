@@ -59,7 +59,15 @@ PROGRAM = """
 PASSED = 4
 
 
-def run(pytester: pytest.Pytester, *args: str, mark: str = "", ini: str = "") -> None:
+def run(
+    pytester: pytest.Pytester,
+    *args: str,
+    mark: str = "",
+    ini: str = "",
+    fixture_loop: str = "function",
+) -> None:
+    if "no:asyncio" not in args:  # pytest-asyncio warns of what is left unsaid
+        ini += f"\nasyncio_default_fixture_loop_scope = {fixture_loop}"
     pytester.makeini(f"[pytest]\n{ini}\nfilterwarnings = error")
     pytester.makepyfile(PROGRAM.format(mark=mark))
     pytester.runpytest_subprocess(*args).assert_outcomes(passed=PASSED)
@@ -117,6 +125,6 @@ def test_one_loop_for_a_module(pytester: pytest.Pytester) -> None:
     """pytest-asyncio's wider loops hold the queue as well as the loop of one test."""
     run(
         pytester,
-        ini="asyncio_mode = auto\nasyncio_default_test_loop_scope = module\n"
-        "asyncio_default_fixture_loop_scope = module",
+        ini="asyncio_mode = auto\nasyncio_default_test_loop_scope = module",
+        fixture_loop="module",
     )

@@ -17,8 +17,8 @@ import anyio
 import pytest
 
 import asyncdefer
-from asyncdefer import Handle, Queue, QueueClosed, Snooze, State
-from asyncdefer.testing import virtual
+from asyncdefer import DeferError, Handle, JobCancelled, Queue, QueueClosed, Snooze, State
+from asyncdefer.testing import check_conservation, virtual
 
 GUARD = 5  # seconds after which a hang is a failure
 
@@ -83,6 +83,8 @@ async def test_close_shuts_every_door() -> None:
                 await door()
         with pytest.raises(QueueClosed):
             queue.enqueue_nowait(noop)
+        with pytest.raises(DeferError):  # the wrong door, besides
+            await asyncio.to_thread(queue.enqueue_nowait, noop)
         assert queue.stats().accepted == 0
 
 
@@ -318,6 +320,37 @@ async def test_a_job_that_swallows_its_cancellation_and_ends() -> None:
         assert await outcome(handle) is QueueClosed
 
 
+@pytest.mark.parametrize("reason", ["cancel", "timeout"])
+async def test_a_job_that_swallowed_an_earlier_cancellation_is_cancelled(reason: str) -> None:
+    """`close()` cancels whatever runs, also a job that shrugged off a cancel or its timeout."""
+    queue = Queue(drain_timeout=0)
+    started, shrugged = asyncio.Event(), asyncio.Event()
+
+    async def stubborn_once() -> None:
+        started.set()
+        try:
+            await asyncdefer.sleep(60)
+        except asyncio.CancelledError:
+            shrugged.set()
+        await asyncio.Event().wait()
+
+    async with virtual(queue) as clock:
+        limits: dict[str, Any] = {"timeout": 1} if reason == "timeout" else {}
+        handle = await queue.options(**limits).enqueue(stubborn_once)
+        async with asyncio.timeout(GUARD):
+            await started.wait()
+            if reason == "cancel":
+                assert await handle.cancel() is True
+            else:
+                await clock.advance(1, patience=0)
+            await shrugged.wait()
+        called = time.monotonic()
+        async with asyncio.timeout(2 * GUARD):
+            await queue.close()
+        assert time.monotonic() - called < 2, "it was cancelled, not left to the grace"
+        assert await outcome(handle) in (QueueClosed, JobCancelled, TimeoutError)
+
+
 @pytest.mark.parametrize("scoped", [False, True], ids=["", "in a cancelled scope"])
 async def test_a_job_that_cannot_be_cancelled_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, scoped: bool
@@ -363,7 +396,7 @@ async def test_a_job_that_cannot_be_cancelled_is_abandoned(
 
 
 async def test_close_waits_for_a_plain_function() -> None:
-    """A function in a thread cannot be cancelled: `close()` waits until it returns."""
+    """A function in a thread cannot be cancelled: `close()` waits, and what it returns counts."""
     queue = Queue(drain_timeout=0)
     started, release = asyncio.Event(), threading.Event()
     trace: list[str] = []
@@ -387,7 +420,7 @@ async def test_close_waits_for_a_plain_function() -> None:
         async with asyncio.timeout(GUARD):
             await closing
         assert trace == ["ended"]
-        assert await outcome(handle) is QueueClosed
+        assert await outcome(handle) == "done"
 
 
 async def test_a_snooze_while_it_drains_has_no_next_run() -> None:
@@ -479,12 +512,37 @@ async def test_close_leaves_no_task_behind() -> None:
     """After `close()` none of the tasks that the queue started is left in the loop."""
     before = asyncio.all_tasks()
     queue = Queue(drain_timeout=0)
+
+    async def sleeper() -> None:
+        await asyncdefer.sleep(60)
+
     async with virtual(queue) as clock:
         job = Long()
         for n in range(5):
             await queue.enqueue(noop, delay=n)
         await clock.advance(2)
         await job.run(queue)
-        await queue.enqueue(asyncdefer.sleep, 60)
+        await queue.enqueue(sleeper)
     await turns(2)
     assert asyncio.all_tasks() == before
+
+
+def test_a_program_that_ends_while_the_queue_closes() -> None:
+    """When `asyncio.run` cancels all tasks in the middle of a `close()`, it is still completed."""
+    queue = Queue(concurrency=1, drain_timeout=60)
+    handles: list[Handle[Any]] = []
+
+    async def program() -> None:
+        await queue.start()
+        handles.append(await Long().run(queue))
+        handles.append(await queue.enqueue(noop, delay=3600))
+        handles.append(await queue.enqueue(noop))
+        closing = asyncio.create_task(queue.close())
+        await turns()
+        assert not closing.done()
+
+    asyncio.run(program())
+    assert [handle.done() for handle in handles] == [True] * 3
+    check_conservation(queue)
+    stats = queue.stats()
+    assert (stats.waiting, stats.running) == (0, 0)

@@ -82,9 +82,12 @@ def exits(tmp_path: Path, body: str, run: str) -> str:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM.format(body=body, run=run))
     started = time.monotonic()
-    ran = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=False
-    )
+    try:
+        ran = subprocess.run(
+            [sys.executable, str(script)], capture_output=True, text=True, timeout=15, check=False
+        )
+    except subprocess.TimeoutExpired as hung:
+        pytest.fail(f"the interpreter does not exit; it printed {hung.stdout!r}")
     took = time.monotonic() - started
     assert ran.returncode == 0, ran.stderr
     assert "end of the program" in ran.stdout, ran.stderr

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import asyncdefer
@@ -167,7 +167,6 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
 @given(steps=STEPS)
 async def test_whatever_happens_a_key_waits_once(steps: list[tuple[str, int, int]]) -> None:
     """After any history of calls, moves, cancels and runs no (task, key) waits twice."""

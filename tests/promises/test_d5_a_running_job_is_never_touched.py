@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import asyncdefer
@@ -295,7 +295,6 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
 @given(calls=CALLS, concurrency=st.integers(1, 4))
 async def test_runs_of_one_key_never_overlap(
     calls: list[tuple[int, int, int, int]], concurrency: int

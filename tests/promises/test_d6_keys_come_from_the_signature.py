@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import asyncdefer
@@ -142,9 +142,7 @@ async def test_variable_arguments(queue: Queue, clock: VirtualClock) -> None:
     assert not any(handle.replaced for handle in [same[1], *other])
 
 
-async def test_positional_only_and_a_keyword_of_its_name(
-    queue: Queue, clock: VirtualClock
-) -> None:
+async def test_positional_only_and_a_keyword_of_its_name(queue: Queue, clock: VirtualClock) -> None:
     """A positional-only parameter and a `**kwargs` entry of one name are not mixed up."""
 
     @queue.task(delay=10, defer=True)
@@ -356,7 +354,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(values=st.lists(VALUES, min_size=2, max_size=12))
 async def test_any_values_fold_when_and_only_when_they_are_the_same(values: list[Any]) -> None:
     """For any JSON-like values, sets and bytes: as many waiting jobs as different values."""

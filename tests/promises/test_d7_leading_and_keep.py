@@ -1,6 +1,7 @@
 """D7: `leading` runs the first call at once and the last one at the end; `keep` says what is kept."""
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -474,6 +475,6 @@ async def test_leading_with_max_wait(queue: Queue, clock: VirtualClock) -> None:
 
     times = [at for at, _, _ in log.runs]
     assert times[0] == 0.0
-    assert all(later - earlier <= 15 + 2 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier <= 15 + 2 for earlier, later in pairwise(times))
     assert log.runs[-1][1] == 19
     assert sum(calls for _, _, calls in log.runs) == 20

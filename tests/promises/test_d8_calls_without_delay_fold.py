@@ -58,8 +58,8 @@ async def test_calls_of_one_breath_fold(queue: Queue, clock: VirtualClock) -> No
     """Calls that follow each other before the loop could start the first one are one run."""
     runs: list[int] = []
 
-    @queue.task(defer=["key"])
-    async def work(key: str, n: int) -> None:
+    @queue.task(defer=["user"])
+    async def work(user: str, n: int) -> None:
         runs.append(n)
 
     for n in range(5):

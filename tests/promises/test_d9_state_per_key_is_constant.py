@@ -1,7 +1,7 @@
 """D9: state per key is O(1): any number of calls of one key is one waiting job.
 
-Memory is counted in allocated blocks (`sys.getallocatedblocks`), since the collector does not see a tuple of
-atoms, which is what a forgotten heap line would be.
+Memory is counted in allocated blocks (`sys.getallocatedblocks`), since the collector does not see
+a tuple of atoms, which is what a forgotten heap line would be.
 """
 
 import asyncio
@@ -94,9 +94,7 @@ async def test_a_thousand_keys_are_a_thousand_jobs(queue: Queue, clock: VirtualC
     assert queue.stats().waiting == 1000
 
 
-async def test_a_waiter_of_the_first_call_holds_no_chain(
-    queue: Queue, clock: VirtualClock
-) -> None:
+async def test_a_waiter_of_the_first_call_holds_no_chain(queue: Queue, clock: VirtualClock) -> None:
     """A caller that waits since the first call keeps none of the calls between alive."""
 
     @queue.task(delay=100, defer=["user"])

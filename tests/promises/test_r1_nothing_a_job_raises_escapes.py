@@ -152,6 +152,25 @@ async def test_a_subscriber_that_fails_does_no_harm(queue: Queue, clock: Virtual
     unsubscribe()
 
 
+@pytest.mark.parametrize("make", [Unprintable, Unhashable])
+async def test_a_failure_that_cannot_be_shown_still_answers(
+    queue: Queue, clock: VirtualClock, make: Callable[[], BaseException]
+) -> None:
+    """An exception that breaks the telling of it does not keep the answer from the waiters."""
+    told: list[str] = []
+    unsubscribe = queue.subscribe(lambda event: told.append(event.name))
+    bad = await queue.enqueue(job_that_raises("after a while", make))
+    waiter = asyncio.gather(bad, return_exceptions=True)
+    await asyncio.sleep(0)
+    await clock.advance(5)
+    async with asyncio.timeout(5):
+        assert isinstance((await waiter)[0], (Unprintable, Unhashable))
+    assert told[-1] == "job_failed"
+    failed = [job async for job in queue.jobs(state=State.FAILED)]
+    assert [job.id for job in failed] == [bad.id]
+    unsubscribe()
+
+
 INTERRUPTED = """
 import asyncio
 import sys

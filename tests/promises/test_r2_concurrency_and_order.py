@@ -217,8 +217,11 @@ async def test_due_jobs_start_by_eta() -> None:
     assert ran == [0, 10, 20, 30, 40, 50]
 
 
-async def test_a_call_that_is_replaced_in_the_line_takes_its_new_place() -> None:
-    """A newer call of a job that waits for a slot stands where its own eta puts it."""
+async def test_a_call_that_folds_in_the_line_keeps_the_place() -> None:
+    """A newer call of a job that waits for a slot takes its place in the line.
+
+    Else a key that is called again and again would stand at the end of the line for ever.
+    """
     queue = Queue(concurrency=1)
     ran: list[str] = []
 
@@ -230,12 +233,14 @@ async def test_a_call_that_is_replaced_in_the_line_takes_its_new_place() -> None
 
     async with virtual(queue) as clock:
         await queue.enqueue(hour)
-        await queue.enqueue(note, "old", key="k", delay=1)
-        await queue.enqueue(note, "other", delay=2)
-        await clock.advance(10)
-        await queue.enqueue(note, "new", key="k")
+        await queue.enqueue(note, "old", key="k", delay=2)
+        await queue.enqueue(note, "after", delay=3)
+        await queue.enqueue(note, "before", delay=1)
+        for n in range(3):
+            await clock.advance(10)
+            await queue.enqueue(note, f"new {n}", key="k")
         await clock.advance(4000)
-    assert ran == ["other", "new"]
+    assert ran == ["before", "new 2", "after"]
 
 
 async def test_a_job_that_waits_for_a_slot_can_be_moved(clock: VirtualClock) -> None:

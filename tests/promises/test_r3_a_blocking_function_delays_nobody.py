@@ -45,8 +45,8 @@ async def entered(blocker: Blocker, times: int = 1) -> None:
     """Let the loop turn until so many are blocked, without a thread of our own for it."""
     async with asyncio.timeout(PATIENCE):
         for _ in range(times):
-            while not blocker.entered.acquire(blocking=False):
-                await asyncio.sleep(0)  # noqa: ASYNC110 - it is set in a thread
+            while not blocker.entered.acquire(blocking=False):  # noqa: ASYNC110 - set in a thread
+                await asyncio.sleep(0)
 
 
 async def test_coroutines_go_on(blocker: Blocker) -> None:

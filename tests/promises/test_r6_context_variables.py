@@ -7,10 +7,13 @@ import gc
 import weakref
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
+from datetime import timedelta
 from typing import Any
 
+import pytest
+
 import asyncdefer
-from asyncdefer import Queue, Snooze, current
+from asyncdefer import Clock, Queue, Snooze, SystemClock, current
 from asyncdefer.testing import VirtualClock, virtual
 
 request: ContextVar[object] = ContextVar("request", default="nobody's")
@@ -149,12 +152,9 @@ async def test_a_snooze_keeps_them(queue: Queue, clock: VirtualClock) -> None:
 
 async def test_the_starters_variables_reach_no_job() -> None:
     """A job whose caller set nothing sees nothing of the task that started the queue."""
-    queue = Queue()
-    async with virtual(queue):
-        await queue.close()
     context = copy_context()
     context.run(request.set, "starter")
-    clock = asyncdefer.testing.VirtualClock()
+    clock = VirtualClock()
     queue = Queue(clock=clock)
     await in_context(context, queue.start())
     try:
@@ -185,19 +185,58 @@ async def test_the_queue_holds_nobodys_context() -> None:
     assert kept is None, "the queue's own task runs in its starter's context"
 
 
-async def test_the_wait_for_the_next_timer_holds_nobodys_context(
+@pytest.mark.parametrize("clock", [VirtualClock, SystemClock])
+async def test_the_wait_for_the_next_timer_holds_nobodys_context(clock: type[Clock]) -> None:
+    """The queue's wait for the next timer does not hold the context of whoever set it."""
+    # With the system clock no time is spent: what counts is what the armed timer holds.
+    queue = Queue(result_ttl=0, clock=clock())
+    async with queue:
+        body = Body()
+        gone = weakref.ref(body)
+        handle = await as_caller(body, queue.enqueue(seen, delay=3600))
+        for _ in range(5):
+            await asyncio.sleep(0)  # the queue waits for this timer now
+        other = await in_context(Context(), queue.enqueue(seen, delay=7200))
+        assert await handle.cancel() is True
+        del body, handle
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gc.collect()
+        assert gone() is None
+        await other.cancel()
+
+
+async def test_what_the_queue_tells_it_tells_in_nobodys_context(
     queue: Queue, clock: VirtualClock
 ) -> None:
-    """When a caller's job has ended, the queue's wait for the next one does not hold its context."""
+    """Events of the queue's own turns come in an empty context, not in some caller's."""
+    told: list[tuple[str, object]] = []
+    own = {"job_started", "job_expired"}
+    unsubscribe = queue.subscribe(
+        lambda event: told.append((event.name, request.get())) if event.name in own else None
+    )
+    await as_caller("caller", queue.enqueue(seen))
+    await clock.advance(1)
+    stale = queue.options(eta=clock.now() - timedelta(seconds=10), expires=1)
+    await as_caller("caller", stale.enqueue(seen))
+    await clock.advance(1)
+    assert told == [(name, "nobody's") for name in ("job_started", "job_expired")]
+    unsubscribe()
+
+
+async def test_a_job_that_has_ended_holds_nobodys_context(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """What can still be looked up of an ended job is its record, not its caller's context."""
     body = Body()
     gone = weakref.ref(body)
-    handle = await as_caller(body, queue.enqueue(seen, delay=60))
-    other = await in_context(Context(), queue.enqueue(seen, delay=3600))
-    assert await handle.cancel() is True
+
+    async def noop() -> None:
+        pass
+
+    handle = await as_caller(body, queue.enqueue(noop, delay=1))
+    await clock.advance(2)
+    assert handle.done()
     del body, handle
-    for _ in range(10):
-        await asyncio.sleep(0)
-    await clock.advance(1)
     gc.collect()
     assert gone() is None
-    await other.cancel()

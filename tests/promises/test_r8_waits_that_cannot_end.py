@@ -90,6 +90,31 @@ async def test_a_child_task_of_the_run_is_inside_it(queue: Queue, clock: Virtual
     assert await own[0] == "went on"
 
 
+async def test_a_task_that_outlived_the_run_is_outside_it(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """A task that the job left behind may await the key's next job, once the run has ended."""
+    ended = asyncio.Event()
+    left_behind: list[asyncio.Task[str]] = []
+
+    async def later() -> str:
+        await ended.wait()
+        return await (await queue.enqueue(job, "second", key="k", delay=1))
+
+    async def job(word: str) -> str:
+        if word == "first":
+            left_behind.append(asyncio.create_task(later()))
+        return word
+
+    handle = await queue.enqueue(job, "first", key="k")
+    await clock.advance(1)
+    assert handle.state is State.SUCCEEDED
+    ended.set()
+    await clock.advance(10)
+    async with asyncio.timeout(5):
+        assert await left_behind[0] == "second"
+
+
 async def test_an_uncaught_one_is_the_jobs_failure(queue: Queue, clock: VirtualClock) -> None:
     """The `RuntimeError` of such a wait reaches the other waiters like any failure."""
     own: list[Handle[Any]] = []

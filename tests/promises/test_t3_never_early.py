@@ -92,13 +92,13 @@ async def test_not_early_on_the_system_clock() -> None:
     early: list[str] = []
     handles = []
 
-    async def by_wall(eta: datetime) -> None:
-        if (now := datetime.now(UTC)) < eta or current().lateness < 0:
-            early.append(f"eta {eta - now} early, lateness {current().lateness}")
+    async def by_wall(due: datetime) -> None:
+        if (now := datetime.now(UTC)) < due or current().lateness < 0:
+            early.append(f"eta {due - now} early, lateness {current().lateness}")
 
-    async def by_steady(called: float, delay: float) -> None:
-        if (now := time.monotonic()) < called + delay or current().lateness < 0:
-            early.append(f"delay {called + delay - now} early, lateness {current().lateness}")
+    async def by_steady(called: float, wait: float) -> None:
+        if (now := time.monotonic()) < called + wait or current().lateness < 0:
+            early.append(f"delay {called + wait - now} early, lateness {current().lateness}")
 
     async with queue:
         for n in range(150):

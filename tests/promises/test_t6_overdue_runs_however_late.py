@@ -153,6 +153,23 @@ async def test_an_eta_past_its_expiry_expires_at_once(queue: Queue, clock: Virtu
     assert ran == ["ran"]
 
 
+async def test_a_crowd_that_expired_does_not_slip_through(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """Of thousands that are past their expiry at once not one runs."""
+    ran: list[int] = []
+
+    async def note(n: int) -> None:
+        ran.append(n)
+
+    stale = queue.options(eta=clock.now() - timedelta(hours=2), expires=3600)
+    handles = [await stale.enqueue(note, n) for n in range(3000)]
+    await clock.advance(1)
+    assert ran == []
+    assert queue.stats().expired == 3000
+    assert all(handle.state is State.EXPIRED for handle in handles)
+
+
 async def test_a_leap_of_the_wall_clock_expires_what_is_too_old(
     queue: Queue, clock: VirtualClock
 ) -> None:

@@ -55,6 +55,23 @@ async def test_both_timelines_share_the_order(concurrency: int) -> None:
     assert ran == list(range(200))
 
 
+@pytest.mark.parametrize("first", ["eta", "delay"])
+async def test_a_crowd_on_one_timeline_does_not_pass_the_other(first: str) -> None:
+    """One call that was accepted before thousands of its eta starts before them, of either kind."""
+    ran: list[int] = []
+
+    async def note(n: int) -> None:
+        ran.append(n)
+
+    queue = Queue(concurrency=10)
+    async with virtual(queue) as clock:
+        at, after = {"eta": clock.now() + timedelta(seconds=10)}, {"delay": 10}
+        for n in range(3000):
+            await queue.enqueue(note, n, **(at if (n == 0) == (first == "eta") else after))
+        await clock.advance(10)
+    assert ran == list(range(3000))
+
+
 @each_width
 async def test_order_holds_among_other_etas(concurrency: int) -> None:
     """The order is by eta, then by acceptance, however the calls were shuffled."""
