@@ -347,11 +347,8 @@ class Queue(TaskDecorator):
                 raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
             return cast("Task[..., Any]", fn)
         function = schedulable(fn)
-        try:
-            hash(function)
-        except TypeError:
-            return make_task(function, name_of(function), Options(), id(function))
-        return make_task(function, name_of(function), Options(), function)
+        identity = function if _is_hashable(function) else id(function)
+        return make_task(function, name_of(function), Options(), identity)
 
     def _callable(self, fn: Callable[..., Any]) -> Task[..., Any]:
         """The task of what `enqueue` was given, which must not share parameter names with it."""
@@ -366,7 +363,7 @@ class Queue(TaskDecorator):
                     f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
                     " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
                 )
-            if task.identity is not id(fn):
+            if _is_hashable(fn):
                 self._callables[fn] = task
         return task
 
@@ -469,6 +466,14 @@ class Queue(TaskDecorator):
     def __repr__(self) -> str:
         agenda = None if self._scheduler is None else self._scheduler.agenda
         return f"<Queue {agenda or 'not started'}>"
+
+
+def _is_hashable(fn: Any) -> bool:
+    try:
+        hash(fn)
+    except TypeError:
+        return False
+    return True
 
 
 def _number(id_: str) -> int:

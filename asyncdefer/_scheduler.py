@@ -7,7 +7,7 @@ thread, so there are no locks.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from functools import partial
@@ -101,6 +101,7 @@ class Scheduler:
         self._joiners: list[asyncio.Future[None]] = []
         self._awaiting = 0
         self._starved = False
+        self._told: set[Running] = set()  # runs that the close has cancelled
         clock.attach(self)
 
     # -- a call comes
@@ -548,19 +549,21 @@ class Scheduler:
             if call.calls:
                 self._end(call, Verdict(Event.DROP, error=closed), None, self._steady())
             if at % _LINES == _LINES - 1:
-                await asyncio.sleep(0)
+                await _undisturbed(asyncio.sleep(0))
         self._settle_joiners()
         self._threads.close()
         self.clock.detach(self)
 
     async def _wait_for_runs(self, timeout: float) -> None:
         if self.runs:
-            await asyncio.wait([run.task_of_loop for run in self.runs.values()], timeout=timeout)
-            await asyncio.sleep(0)  # those that never began are seen in the next turn
+            jobs = [run.task_of_loop for run in self.runs.values()]
+            await _undisturbed(asyncio.wait(jobs, timeout=timeout))
+            await _undisturbed(asyncio.sleep(0))  # those that never began are seen in the next turn
 
     def stop_runs(self) -> None:
         """Cancel every run, as the queue closes."""
-        for run in tuple(self.runs.values()):
+        for run in set(self.runs.values()) - self._told:
+            self._told.add(run)
             self._stop(run, Event.DROP)
 
     def _tell(
@@ -578,6 +581,14 @@ class Scheduler:
             values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
         event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
         self._events.emit(level, event, cause)
+
+
+async def _undisturbed(step: Coroutine[Any, Any, object]) -> None:
+    """One step of the close; when the loop is torn down meanwhile, it hurries and goes on."""
+    try:
+        await step
+    except asyncio.CancelledError:
+        return
 
 
 def _by_rule(

@@ -146,7 +146,7 @@ class Agenda:
     def _earliest(self, ahead: int) -> tuple[Timeline, Line | None, int]:
         """The line that is next on either timeline, and how far that one is ahead of steady."""
         steady, wall = self.steady.first(), self.wall.first()
-        if wall is None or (steady is not None and steady[0] <= wall[0] - ahead):
+        if wall is None or (steady is not None and steady[:2] <= (wall[0] - ahead, wall[1])):
             return self.steady, steady, 0
         return self.wall, wall, ahead
 

@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import functools
+import gc
 import math
 import operator
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 import asyncdefer
 from asyncdefer import Queue, UnknownTask
-from asyncdefer.testing import VirtualClock
+from asyncdefer.testing import VirtualClock, virtual
 
 
 async def on_loop(a: int, b: int = 0, *, c: int = 0) -> tuple[str, int]:
@@ -266,6 +268,32 @@ async def test_wrong_arguments_are_a_type_error_at_the_call(
     with pytest.raises(TypeError):
         await defer_queue.enqueue(fn, *args, delay=5, **kwargs)
     assert defer_queue.stats().accepted == 0
+
+
+@pytest.mark.parametrize("call", ["finished", "cancelled", "replaced", "refused"])
+async def test_a_function_is_let_go_with_its_jobs(call: str) -> None:
+    """A function that was handed over once lives no longer than its jobs and their results."""
+    queue = Queue(result_ttl=0)
+    async with virtual(queue) as clock:
+
+        def job() -> None: ...
+
+        match call:
+            case "finished":
+                await queue.enqueue(job)
+            case "cancelled":
+                await (await queue.enqueue(job, delay=60)).cancel()
+            case "replaced":
+                await queue.enqueue(job, delay=5, key="k")
+                await queue.enqueue(job, delay=5, key="k")
+            case "refused":
+                with pytest.raises(ValueError, match="delay"):
+                    await queue.enqueue(job, delay=-1)
+        ref = weakref.ref(job)
+        del job
+        await clock.advance(60)
+        gc.collect()
+        assert ref() is None
 
 
 async def test_a_task_can_be_enqueued_through_the_queue(

@@ -1,13 +1,14 @@
 """A handle is one caller's view of the job: what it is, how it ends, and how to move it."""
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import pytest
 
 import asyncdefer
 from asyncdefer import Handle, JobCancelled, Queue, State
-from asyncdefer.testing import VirtualClock
+from asyncdefer.testing import VirtualClock, virtual
 
 
 async def work(seconds: float = 0, result: object = "done") -> object:
@@ -285,6 +286,30 @@ async def test_cancel_before_the_first_step(defer_queue: Queue, defer_clock: Vir
     assert runs == []
     with pytest.raises(JobCancelled):
         await handle
+
+
+async def test_cancel_of_a_job_that_waits_for_a_thread() -> None:
+    """While all threads are taken, a plain function that is cancelled is never entered."""
+    queue = Queue(threads=1)
+    started, leave = threading.Event(), threading.Event()
+    runs: list[int] = []
+
+    def first() -> None:
+        started.set()
+        assert leave.wait(10)
+
+    async with virtual(queue) as clock:
+        await queue.enqueue(first)
+        second = await queue.enqueue(runs.append, 1)
+        assert await asyncio.to_thread(started.wait, 10)
+        try:
+            assert await second.cancel() is True
+        finally:
+            leave.set()
+        await clock.advance(1)
+        with pytest.raises(JobCancelled):
+            await second
+        assert runs == []
 
 
 async def test_cancel_of_a_finished_job(defer_queue: Queue, defer_clock: VirtualClock) -> None:

@@ -165,6 +165,37 @@ async def test_the_queue_may_move_under_a_listing(
     assert stayed <= set(seen)
 
 
+async def test_a_job_is_a_picture_of_the_moment(
+    defer_queue: Queue, defer_clock: VirtualClock
+) -> None:
+    """What becomes of a job afterwards changes nothing in a record that was read before."""
+    await defer_queue.enqueue(work, 0, "old", delay=10, key="k")
+    (job,) = await listed(defer_queue)
+    await defer_queue.enqueue(work, 0, "new", delay=10, key="k")
+
+    assert (job.state, job.calls) == (State.SCHEDULED, 1)
+    assert "old" in repr(job.arguments)
+    (job,) = await listed(defer_queue)
+    await defer_clock.advance(10)
+    assert (job.state, job.attempt, job.finished_at) == (State.SCHEDULED, 0, None)
+    assert "new" in repr(job.arguments)
+
+
+async def test_times_of_the_past_stay_what_they_were(
+    defer_queue: Queue, defer_clock: VirtualClock
+) -> None:
+    """Setting the wall clock does not rewrite when a job came, started and ended."""
+    start = defer_clock.now()
+    await defer_queue.enqueue(work, 5, delay=10)
+    await defer_clock.advance(20)
+    defer_clock.step(3600)
+
+    (job,) = await listed(defer_queue)
+    assert (job.enqueued_at, job.eta) == (start, start + timedelta(seconds=10))
+    assert job.started_at == start + timedelta(seconds=10)
+    assert job.finished_at == start + timedelta(seconds=15)
+
+
 # handle
 
 
@@ -230,6 +261,18 @@ async def test_the_id_of_a_replaced_call_that_nobody_holds(
 
     assert await defer_queue.handle(id) is None
     assert [job.id for job in await listed(defer_queue)] != [id]
+
+
+async def test_an_id_that_was_seen_elsewhere(defer_queue: Queue, defer_clock: VirtualClock) -> None:
+    """It is the same if the id came from a listing or an event, and not from the handle."""
+    old = await defer_queue.enqueue(work, 0, "old", delay=10, key="k")
+    (job,) = await listed(defer_queue)
+    new = await defer_queue.enqueue(work, 0, "new", delay=20, key="k")
+
+    found = await defer_queue.handle(job.id)
+    assert found is not None
+    assert found.eta == new.eta
+    assert old.id == job.id
 
 
 # pending

@@ -206,6 +206,44 @@ async def test_the_past_runs_at_once(defer_queue: Queue, defer_clock: VirtualClo
     assert handle.state is State.SUCCEEDED
 
 
+async def test_the_epoch_is_an_eta_like_any_other(
+    defer_queue: Queue, defer_clock: VirtualClock
+) -> None:
+    """1970-01-01T00:00Z, which is 0 to a computer, takes the place of the task's delay."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    task = defer_queue.task("the.task", delay=60)(noop)
+
+    for handle in (
+        await task.options(eta=epoch).enqueue(),
+        await defer_queue.options(eta=epoch).enqueue(task),
+        await defer_queue.enqueue(task, eta=epoch),
+    ):
+        assert handle.eta == epoch
+    await defer_clock.advance(0)
+    assert defer_queue.stats().succeeded == 3
+
+
+async def test_none_takes_a_tasks_option_away(
+    defer_queue: Queue, defer_clock: VirtualClock
+) -> None:
+    """An option that is given as None for one call is not there for that call."""
+
+    @defer_queue.task(delay=10, defer=["n"], timeout=5)
+    async def note(n: int) -> int:
+        await asyncdefer.sleep(20)
+        return n
+
+    assert (await note.options(delay=None).enqueue(1)).eta == defer_clock.now()
+    assert (await note.options(defer=None).enqueue(2)).key is None
+    assert (await note.options(defer=False).enqueue(3)).key is None
+    assert (await note.options(key=None).enqueue(4)).key == "[4]"
+    patient = await note.options(timeout=None).enqueue(5)
+    await defer_clock.advance(30)
+
+    assert await patient == 5
+    assert defer_queue.stats().failed == 4
+
+
 async def test_nowait_is_accepted(defer_queue: Queue, defer_clock: VirtualClock) -> None:
     """`enqueue_nowait` is the same call without the wait; in memory it is accepted at once."""
 

@@ -143,15 +143,12 @@ async def test_every_other_name_is_the_functions(
     handle = await defer_queue.enqueue(job, **given, **SOON)
     nowait = defer_queue.enqueue_nowait(job, **given)
     by_options = await defer_queue.options(**SOON, timeout=9).enqueue(job, **given, delay="mine")
-    task: Any = defer_queue.task("the.task")(job)
-    by_task = await task.enqueue(**given)
-    by_task_options = await task.options(delay=5).enqueue(**given)
     await defer_clock.advance(5)
 
     assert handle.replaced
     assert await handle == {**given, "delay": "mine"}
     assert await by_options == {**given, "delay": "mine"}
-    assert await nowait == await by_task == await by_task_options == given
+    assert await nowait == given
 
 
 async def test_named_parameters_of_such_names(
@@ -166,6 +163,28 @@ async def test_named_parameters_of_such_names(
     await defer_clock.advance(0)
 
     assert await handle == 123
+
+
+@pytest.mark.parametrize("name", ["self", "fn", "task", "name", "args", "kwargs", "options"])
+async def test_a_task_passes_every_name(
+    defer_queue: Queue, defer_clock: VirtualClock, name: str
+) -> None:
+    """None of the methods of a task keeps a name for itself, nor does the direct call."""
+
+    @defer_queue.task(defer=True, delay=5)
+    async def job(**given: int) -> dict[str, int]:
+        return given
+
+    first = await job.enqueue(**{name: 1})
+    second = await job.options(delay=5).enqueue(**{name: 1})
+    found = await job.pending(**{name: 1})
+
+    assert first.replaced
+    assert found is not None
+    assert found.id == second.id
+    assert await job(**{name: 1}) == {name: 1}
+    await defer_clock.advance(5)
+    assert await second == {name: 1}
 
 
 async def test_with_var_keywords_the_reserved_names_are_the_queues(

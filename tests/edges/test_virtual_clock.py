@@ -94,6 +94,24 @@ async def test_it_goes_from_eta_to_eta(defer_queue: Queue, defer_clock: VirtualC
     assert log.lines == [(10.0, 10), (15.0, 15), (20.0, 20), (25.0, 25), (30.0, 30)]
 
 
+async def test_what_is_due_at_once_starts_in_order_of_acceptance() -> None:
+    """However many jobs are due at one moment and whichever clock they follow, the first goes first."""
+    queue = Queue(concurrency=1)
+    async with virtual(queue) as clock:
+        runs: list[int] = []
+
+        async def job(n: int) -> None:
+            runs.append(n)
+
+        eta = clock.now() + timedelta(seconds=10)
+        await queue.enqueue(job, 0, eta=eta)
+        for n in range(1, 2500):
+            await queue.enqueue(job, n, delay=10)
+        await queue.enqueue(job, 2500, eta=eta)
+        await clock.advance(10)
+        assert runs == list(range(2501))
+
+
 async def test_it_stops_where_it_was_told(defer_queue: Queue, defer_clock: VirtualClock) -> None:
     """What is due at the very end of the advance runs; a microsecond later it does not."""
     log = Log(defer_clock)
@@ -190,6 +208,17 @@ async def test_sleep_in_a_job_takes_virtual_time(
     await defer_clock.advance(7200)
 
 
+async def test_sleep_takes_a_timedelta(defer_queue: Queue, defer_clock: VirtualClock) -> None:
+    """A duration is float seconds or a timedelta, here as everywhere."""
+    handle = await defer_queue.enqueue(asyncdefer.sleep, timedelta(minutes=1))
+    await defer_clock.advance(59)
+    assert not handle.done()
+    await defer_clock.advance(1)
+
+    assert await handle is None
+    await asyncdefer.sleep(timedelta(0))
+
+
 async def test_sleep_of_nothing(defer_queue: Queue, defer_clock: VirtualClock) -> None:
     """`sleep(0)` lets others run and takes no time."""
     log = Log(defer_clock)
@@ -280,6 +309,18 @@ async def test_a_job_that_awaits_a_handle_waits_for_the_clock(
 
     assert await handle == 13
     assert log.lines == [(25.0, "sum"), (40.0, "result")]
+
+
+async def test_two_queues_on_one_clock(defer_queue: Queue, defer_clock: VirtualClock) -> None:
+    """A job that awaits a job of another queue on the same clock waits for the clock as well."""
+    async with Queue(clock=defer_clock) as other:
+
+        async def parent() -> int:
+            return 1 + await (await other.enqueue(len, "abc", delay=10))
+
+        handle = await defer_queue.enqueue(parent)
+        await defer_clock.advance(10, patience=1)
+        assert await handle == 4
 
 
 # busy jobs

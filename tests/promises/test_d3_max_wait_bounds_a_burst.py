@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 import asyncdefer
-from asyncdefer import Defer, Queue
+from asyncdefer import Defer, Queue, Snooze
 from asyncdefer.testing import VirtualClock
 
 
@@ -140,6 +140,25 @@ async def test_a_cancelled_burst_leaves_no_bound(queue: Queue, clock: VirtualClo
     await clock.advance(60)
 
     assert runs == [19.0]
+
+
+async def test_a_burst_over_a_snoozed_job_is_bounded(queue: Queue, clock: VirtualClock) -> None:
+    """The burst ended when the run started: the first call over a snoozed job begins a new one."""
+    start, runs = clock.now(), list[tuple[float, int]]()
+
+    @queue.task(delay=10, defer=Defer(params=["doc"], max_wait=25))
+    async def save(doc: str, version: int) -> None:
+        runs.append(((clock.now() - start).total_seconds(), version))
+        if version == 0:
+            raise Snooze(delay=1000)
+
+    await save.enqueue("a", 0)
+    await clock.advance(12)  # snoozed at 10
+    for version in range(1, 12):  # 12, 16, 20 …
+        await save.enqueue("a", version)
+        await clock.advance(4)
+
+    assert runs[:2] == [(10.0, 0), (37.0, 7)]
 
 
 async def test_an_explicit_reschedule_goes_past_the_bound(

@@ -1,5 +1,6 @@
 """D7: `leading` runs the first call at once and the last one at the end; `keep` says what is kept."""
 
+import asyncio
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 import asyncdefer
-from asyncdefer import Defer, Queue, State
+from asyncdefer import Defer, Queue, Snooze, State
 from asyncdefer.testing import VirtualClock, virtual
 
 Args = dict[str, Any]
@@ -158,6 +159,37 @@ async def test_the_empty_call_vanishes_behind_a_slow_leading_run(
 
     assert log.runs == [(0.0, "run", 1)]
     assert queue.stats().waiting == 0
+
+
+async def test_the_window_ends_behind_a_slow_leading_run(queue: Queue, clock: VirtualClock) -> None:
+    """A window ends at its time, though the run goes on: a call after it leads, when it can."""
+    log = Log(clock)
+
+    @queue.task(delay=25, defer=Defer(params=["user"], leading=True))
+    async def search(user: int, text: str) -> None:
+        log(text)
+        await asyncdefer.sleep(30)
+
+    await search.enqueue(1, "a")
+    await clock.advance(27)  # the window ended at 25, the run ends at 30
+    await search.enqueue(1, "b")
+    await clock.advance(200)
+
+    assert log.runs == [(0.0, "a", 1), (30.0, "b", 1)]
+
+
+async def test_the_window_ends_in_a_paused_queue(queue: Queue, clock: VirtualClock) -> None:
+    """The empty call is nobody's job: while the queue is paused it is not due, and `join` is."""
+
+    @queue.task(delay=5, defer=Defer(params=["user"], leading=True))
+    async def search(user: int) -> None: ...
+
+    await search.enqueue(1)
+    await clock.advance(1)
+    queue.pause()
+    await clock.advance(60)
+
+    await asyncio.wait_for(queue.join(), 1)
 
 
 async def test_calls_fold_into_a_leading_call_that_waits_for_a_slot() -> None:
@@ -340,6 +372,47 @@ async def test_merge_of_variable_arguments(queue: Queue, clock: VirtualClock) ->
     await clock.advance(10)
 
     assert log.runs == [(10.0, (1, ("a", "b", "c"), 3, {"x": 1, "y": 2}), 2)]
+
+
+async def test_merge_of_variable_arguments_behind_plain_ones(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """A plain parameter in front of `*args` is passed by position, as the call passed it."""
+    log = Log(clock)
+
+    def merge(old: Args, new: Args) -> Args:
+        return {**new, "lines": (*old["lines"], *new["lines"])}
+
+    @queue.task(delay=10, defer=Defer(params=["user"], keep=merge))
+    async def note(user: int, *lines: str) -> None:
+        log((user, lines))
+
+    await note.enqueue(1, "a")
+    await note.enqueue(1, "b", "c")
+    await clock.advance(10)
+
+    assert log.runs == [(10.0, (1, ("a", "b", "c")), 2)]
+
+
+async def test_merge_with_a_job_that_snoozed(queue: Queue, clock: VirtualClock) -> None:
+    """What a snoozed run has collected and not delivered is merged into the newer call."""
+    log = Log(clock)
+
+    def merge(old: Args, new: Args) -> Args:
+        return {**new, "items": old["items"] + new["items"]}
+
+    @queue.task(delay=10, defer=Defer(params=["user"], keep=merge))
+    async def digest(user: int, items: list[str]) -> None:
+        if clock.now() < log.start + timedelta(seconds=60):
+            raise Snooze(delay=100)
+        log(items)
+
+    await digest.enqueue(1, ["a"])
+    await clock.advance(70)
+    await digest.enqueue(1, ["b"])
+    await clock.advance(500)
+
+    assert log.runs == [(80.0, ["a", "b"], 2)]
 
 
 async def test_merge_is_not_called_for_other_keys_or_runs(
