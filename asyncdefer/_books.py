@@ -27,7 +27,9 @@ def job_error(error: BaseException) -> JobError:
 class Books:
     """Questions about jobs; nothing here changes one."""
 
-    def __init__(self, clock: Clock, agenda: Agenda, ledger: Ledger, runs: dict[Key, Running]) -> None:
+    def __init__(
+        self, clock: Clock, agenda: Agenda, ledger: Ledger, runs: dict[Key, Running]
+    ) -> None:
         self.clock = clock
         self.agenda = agenda
         self.ledger = ledger
@@ -101,8 +103,7 @@ class Books:
         ]
         found += [(run.due, run.call.id, run) for run in self.runs.values()]
         found += [
-            (self.answer(call).eta, call.id, call)
-            for call in self.ledger.kept(self.clock.steady())
+            (self.answer(call).eta, call.id, call) for call in self.ledger.kept(self.clock.steady())
         ]
         found.sort(key=lambda line: line[:2])
         return found

@@ -76,8 +76,7 @@ class Events:
         values: dict[str, Any] = {
             field: value
             for field in event.__struct_fields__
-            if field not in ("name", "at", "error")
-            and (value := getattr(event, field)) is not None
+            if field not in ("name", "at", "error") and (value := getattr(event, field)) is not None
         }
         if event.error is not None:
             values["error"] = f"{event.error.type}: {event.error.message}"
@@ -86,7 +85,9 @@ class Events:
                 level, name, **values, **({"exc_info": cause} if cause is not None else {})
             )
         elif _logger.isEnabledFor(level):
-            text = " ".join([name, *(f"{field}={_shown(value)}" for field, value in values.items())])
+            text = " ".join(
+                [name, *(f"{field}={_shown(value)}" for field, value in values.items())]
+            )
             _logger.log(level, "%s", text, exc_info=cause, extra={"event": name})
 
 

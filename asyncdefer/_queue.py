@@ -1,27 +1,26 @@
 """The queue: what a program holds in its hands. It wires the parts below and decides nothing."""
 
 import asyncio
-import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from contextvars import copy_context
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, NoReturn, Self, TypedDict, TypeVar, Unpack, cast
 
 import anyio
 
+from asyncdefer._calls import Calls
 from asyncdefer._clock import Clock, SystemClock
 from asyncdefer._core.instant import duration
 from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
-from asyncdefer._core.options import CallOptions, Options, checked_key, read_options
+from asyncdefer._core.options import Options, checked_key
 from asyncdefer._handle import Handle
 from asyncdefer._log import Events, Subscriber
 from asyncdefer._scheduler import Scheduler
-from asyncdefer._task import Accept, Task, TaskDecorator, Tasks, make_task, name_of, schedulable
-from asyncdefer.errors import NotStarted, QueueClosed, UnknownTask
+from asyncdefer._task import Accept, Task, Tasks, make_task, name_of, schedulable
+from asyncdefer.errors import NotStarted, UnknownTask
 
 R = TypeVar("R")
 
@@ -41,7 +40,7 @@ class QueueOptions(TypedDict, total=False):
     clock: Clock | None
 
 
-class Queue(TaskDecorator):
+class Queue(Calls):
     """A scheduler that lives inside an asyncio program.
 
     `concurrency`: jobs that run at once. `threads`: threads for plain functions. `result_ttl`:
@@ -174,144 +173,6 @@ class Queue(TaskDecorator):
 
     def _started(self) -> Scheduler:
         return self._scheduler or self._not_started()
-
-    # -- calls
-
-    @overload
-    async def enqueue(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, R]],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    @overload
-    async def enqueue(
-        self,
-        fn: Callable[..., R],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    async def enqueue(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[Any]:
-        """Schedule a call of `fn` and return its handle once it is accepted.
-
-        `fn`: a task or any callable. `eta`: an aware datetime; `delay`: seconds or a timedelta,
-        from now; with neither the task's own delay counts, or none. `key`: calls of one task
-        and key that wait at the same time fold into one run. The other arguments are those of
-        `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
-        """
-        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
-
-    @overload
-    def enqueue_nowait(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, R]],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    @overload
-    def enqueue_nowait(
-        self,
-        fn: Callable[..., R],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    def enqueue_nowait(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[Any]:
-        """The same from a callback of the loop, without waiting until the call is safe."""
-        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
-
-    @overload
-    def enqueue_from_thread(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, R]],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    @overload
-    def enqueue_from_thread(
-        self,
-        fn: Callable[..., R],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    def enqueue_from_thread(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[Any]:
-        """The same from another thread, which waits until the call is accepted."""
-        loop = self._started().loop
-        if asyncio._get_running_loop() is loop:  # noqa: SLF001
-            raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
-        answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()
-
-        def accept() -> None:
-            try:
-                task = self._callable(fn)
-                answer.set_result(self.accept(task, args, kwargs, eta, delay, key))
-            except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
-                answer.set_exception(error)
-
-        try:
-            loop.call_soon_threadsafe(accept, context=copy_context())
-        except RuntimeError:
-            raise QueueClosed("the event loop of the queue is closed") from None
-        while True:
-            try:
-                return answer.result(timeout=1)
-            except concurrent.futures.TimeoutError:
-                if loop.is_closed():
-                    raise QueueClosed("the event loop of the queue has ended") from None
-
-    def options(self, **options: Unpack[CallOptions]) -> "QueueCall":
-        """Options for one call: `queue.options(expires=60).enqueue(fn, …)`."""
-        return QueueCall(self, read_options(options, CallOptions))
 
     def _not_started(self, *_: object, **__: object) -> NoReturn:
         raise NotStarted(
@@ -480,24 +341,3 @@ def _number(id_: str) -> int:
     if not isinstance(id_, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an id is a str, not {type(id_).__name__}")
     return int(id_) if id_.isascii() and id_.isdigit() else -1
-
-
-class QueueCall:
-    """A queue together with options for one call."""
-
-    __slots__ = ("_options", "_queue")
-
-    def __init__(self, queue: Queue, options: Options) -> None:
-        self._queue = queue
-        self._options = options
-
-    @overload
-    async def enqueue(
-        self, fn: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, **kwargs: Any
-    ) -> Handle[R]: ...
-    @overload
-    async def enqueue(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Handle[R]: ...
-    async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
-        """Schedule a call; every keyword argument is the function's own."""
-        task = self._queue.task_of(fn)
-        return self._queue.accept(task, args, kwargs, given=self._options)

@@ -1,31 +1,22 @@
-"""The one loop that waits: from the start of a queue to its close.
+"""A queue between its start and its close: what comes to the loop from outside.
 
-It owns the agenda, the ledger, the runs and one armed alarm. There is no dispatcher task: a
-*turn* is a callback of bounded work that lets the due stand in their lane, starts who may and
-arms the alarm again. Every change of state happens in one synchronous breath on the loop's
-thread, so there are no locks.
+Calls come in through one door, `accept`; handles and the queue ask for changes; and the close
+leads everything to an end.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from collections.abc import Coroutine
+from contextvars import copy_context
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from msgspec import UNSET, structs
 
-from asyncdefer._books import Books, job_error
-from asyncdefer._clock import Alarm, Clock
-from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.defer import folded, opened
-from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment, seconds, within
+from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment, within
 from asyncdefer._core.job import (
-    NO_CONTEXT,
     NO_KWARGS,
     NOTHING_MORE,
-    Answer,
     Call,
     Key,
     More,
@@ -33,16 +24,13 @@ from asyncdefer._core.job import (
     Running,
     Verdict,
 )
-from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options, checked_key
-from asyncdefer._core.rules import decide, expiry
 from asyncdefer._handle import Handle
-from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
-from asyncdefer._runner import judged, perform
+from asyncdefer._log import DEBUG, ERROR
+from asyncdefer._loop import Loop
 from asyncdefer._task import Task
-from asyncdefer._threads import ThreadPool
-from asyncdefer.errors import JobCancelled, JobDropped, JobExpired, QueueClosed, WrongLoop
+from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _STARTS: Final = 250  # runs started in a turn
@@ -62,47 +50,8 @@ NAMES: Final = {
 }
 
 
-class Scheduler:
-    """A queue between its start and its close."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        events_: Events,
-        *,
-        concurrency: int,
-        threads: int,
-        result_ttl: int | None,
-        forget: Callable[[Task[..., Any]], None],
-    ) -> None:
-        self.clock = clock
-        self.loop = asyncio.get_running_loop()
-        self.agenda = Agenda(concurrency)
-        self.ledger = Ledger()
-        self.runs: dict[Key, Running] = {}
-        self.books = Books(clock, self.agenda, self.ledger, self.runs)
-        self.named: WeakValueDictionary[int, Handle[Any]] = WeakValueDictionary()
-        self.closing = False
-        self._events = events_
-        self._forget = forget
-        self._result_ttl = result_ttl
-        self._threads = ThreadPool(threads)
-        self._open: object = self.loop
-        self._steady = clock.steady
-        self._heard = events_.heard
-        self._own = Context()  # the queue's own work belongs to no request
-        self._last = 0
-        self._next_tick = 0
-        self._awake = False
-        self._alarm: Alarm | None = None
-        self._armed = _FAR
-        self._ahead = clock.wall() - clock.steady()
-        self._read = clock.steady()
-        self._joiners: list[asyncio.Future[None]] = []
-        self._awaiting = 0
-        self._starved = False
-        self._told: set[Running] = set()  # runs that the close has cancelled
-        clock.attach(self)
+class Scheduler(Loop):
+    """The loop, and the doors to it."""
 
     # -- a call comes
 
@@ -176,13 +125,24 @@ class Scheduler:
         old = None
         if key is None:
             call = Call(
-                number, task, number, when, steady, args, kwargs or NO_KWARGS, copy_context(), 1, more
+                number,
+                task,
+                number,
+                when,
+                steady,
+                args,
+                kwargs or NO_KWARGS,
+                copy_context(),
+                1,
+                more,
             )
             agenda.place(call, order <= now, order)
         else:
             full: Key = (task.identity, key)
             old = agenda.waiting.get(full)
-            calls, answer = (1, None) if old is None else (old.calls + 1, old.answer or old.shared())
+            calls, answer = (
+                (1, None) if old is None else (old.calls + 1, old.answer or old.shared())
+            )
             call = Call(
                 number, task, full, when, steady, args, kwargs or NO_KWARGS, copy_context(),
                 calls, more, answer,
@@ -206,200 +166,6 @@ class Scheduler:
         if order < self._armed:
             self.wake()
         return Handle(self, call)
-
-    # -- the turn
-
-    def wake(self) -> None:
-        """Let a turn come as soon as the loop is free."""
-        if not self._awake and not self.closing:
-            self._awake = True
-            self.loop.call_soon(self._turn, context=self._own)
-
-    def _turn(self) -> None:
-        self._awake = False
-        if self.closing:
-            return
-        steady, wall = self.clock.steady(), self.clock.wall()
-        self._watch(steady, wall)
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        self._armed = _FAR
-        agenda = self.agenda
-        for call in agenda.take_due(steady, wall, _LINES):
-            self._expire(call, steady)
-        started: list[Running] = []
-        for _ in range(_STARTS):
-            call = agenda.take()
-            if call is None:
-                break
-            ends = expiry(call)
-            if ends is not None and ends <= (steady if call.steady else wall):
-                agenda.release(call.key)
-                self._expire(call, steady)
-            elif call.calls:
-                started.append(self._start(call, steady))
-            else:  # the empty call of a leading window that nobody replaced
-                agenda.release(call.key)
-        if started:
-            self.loop.call_soon(self._check_begun, started, context=self._own)
-        self._arm(steady)
-        if self._awaiting:
-            self._check_starved()
-        if self._joiners:
-            self._settle_joiners()
-
-    def _expire(self, call: Call, now: int) -> None:
-        if call.calls:
-            text = f"{call.task.name} had not started when its expires ran out"
-            self._end(call, Verdict(Event.EXPIRE, error=JobExpired(text)), None, now)
-
-    def _watch(self, steady: int, wall: int) -> None:
-        """Report a wall clock that was set and a loop that did not come by for a while."""
-        if self._alarm is not None and steady - self._armed > _LAG:
-            self._tell(WARNING, "loop_lagged", None, seconds=seconds(steady - self._armed))
-        jump = wall - steady - self._ahead
-        # A clock that is slewed drifts by half a millisecond a second at the most.
-        if abs(jump) > _JUMP + (steady - self._read) // 1000:
-            self._tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
-        self._ahead = wall - steady
-        self._read = steady
-
-    def _arm(self, steady: int) -> None:
-        agenda = self.agenda
-        if agenda.startable():
-            self.wake()
-            return
-        when, wall = agenda.next_times()
-        if wall is not None:
-            wall -= self._ahead
-            if self.clock.reread is not None:
-                wall = min(wall, steady + self.clock.reread)
-            when = wall if when is None else min(when, wall)
-        if when is None:
-            return
-        if when <= steady:
-            self.wake()
-        else:
-            self._armed = when
-            self._alarm = self.clock.call_at(when, self._turn)
-
-    # -- a run
-
-    def _start(self, call: Call, steady: int) -> Running:
-        started = steady if call.steady else steady + self._ahead
-        late = started - call.eta if started > call.eta else 0
-        due = call.eta + self._ahead if call.steady else call.eta
-        more = call.more
-        run = Running(call, more.attempt + 1, steady, late, due, self)
-        self.runs[call.key] = run
-        self.ledger.started(late)
-        if more.window is not None and more.window > steady:
-            self._keep_open(call, more.window)
-        if self._heard(DEBUG):
-            self._tell(DEBUG, "job_started", call, attempt=run.attempt, seconds=seconds(late))
-        task: Any = call.task
-        timeout = (task.declared if more.options is None else call.options).timeout
-        if timeout:
-            run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
-        run.task_of_loop = self.loop.create_task(
-            perform(run, task, self._threads, self._conclude), context=call.context
-        )
-        return run
-
-    def _check_begun(self, started: list[Running]) -> None:
-        """A task that is cancelled before its first step never gets to say how it ended."""
-        for run in started:
-            if not run.begun and run.task_of_loop is not None:
-                lost = Outcome(Event.FAIL, error=asyncio.CancelledError())
-                self._conclude(run, lost if run.stop is None else judged(run, lost))
-
-    def _keep_open(self, call: Call, until: int) -> None:
-        """An empty call that keeps a leading window open until somebody calls or it ends."""
-        self._last = number = self._last + 1
-        empty = Call(number, call.task, call.key, until, True, (), NO_KWARGS, self._own, 0)  # noqa: FBT003 - positions are fast
-        self.agenda.place(empty)
-
-    def _stop(self, run: Running, why: Event) -> None:
-        """Cancel a run; the first reason counts."""
-        if self.runs.get(run.call.key) is run:
-            run.stop = run.stop or why
-            run.asked += 1
-            run.task_of_loop.cancel()
-
-    def _conclude(self, run: Running, outcome: Outcome) -> None:
-        """A run has ended: free its slot and key, and do what follows."""
-        call = run.call
-        if self.runs.get(call.key) is not run:
-            return  # abandoned at close
-        del self.runs[call.key]
-        run.task_of_loop = None  # else task, context and run would be a cycle for the collector
-        if run.timer is not None:
-            run.timer.cancel()
-        agenda = self.agenda
-        agenda.release(call.key)
-        now = self._steady()
-        verdict = decide(outcome, now)
-        if verdict.eta is None:
-            self._end(call, verdict, run, now)
-        else:
-            self._run_again(run, verdict, verdict.eta)
-        if not self._awake and agenda.startable():
-            self.wake()
-        if self._joiners:
-            self._settle_joiners()
-
-    def _run_again(self, run: Running, verdict: Verdict, eta: int) -> None:
-        """A run that is to be followed by another; it gives way to a newer call that waits."""
-        call = run.call
-        state = after(State.RUNNING, verdict.event)
-        newer = self.agenda.waiting.get(call.key)
-        if newer is not None and newer.calls:
-            call.shared().follow(newer.shared())
-            after(state, Event.REPLACE)
-            self.ledger.replaced += 1
-            self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
-            return
-        more = More(run.attempt, None, None, call.more.options)
-        again = call.again(eta, steady=verdict.steady, more=more)
-        self.agenda.place(again)
-        self.wake()
-        self._tell(DEBUG, "job_snoozed", again, eta=moment(self.books.wall_eta(again)))
-
-    def _end(self, call: Call, verdict: Verdict, run: Running | None, now: int) -> None:
-        """A job has ended: write it into the ledger, tell, and wake its waiters."""
-        state = after(State.SCHEDULED if run is None else State.RUNNING, verdict.event)
-        if run is None:
-            eta, attempt, started = self.books.wall_eta(call), call.more.attempt, None
-        else:
-            eta, attempt, started = run.due, run.attempt, run.started
-        error = verdict.error
-        answer = call.answer
-        if answer is None:
-            answer = call.answer = Answer(state, call.id, eta, attempt, started, now, verdict.value)
-        else:
-            answer = answer.final()
-            answer.state, answer.id, answer.eta, answer.attempt = state, call.id, eta, attempt
-            answer.started, answer.finished, answer.value = started, now, verdict.value
-        if error is not None:
-            answer.error, answer.traceback = error, error.__traceback__
-        self.ledger.counts[state] += 1
-        call.context = NO_CONTEXT
-        more = call.more
-        ttl = (call.task.declared if more.options is None else call.options).result_ttl
-        if ttl is UNSET:
-            ttl = self._result_ttl
-        self.ledger.keep(call, _FAR if ttl is None else now + ttl, now)
-        if call.task.identity is not call.task.name:
-            self._forget(call.task)
-        failed = state is State.FAILED
-        level = ERROR if failed and not answer.waiters else DEBUG
-        if self._heard(level):
-            told = job_error(error) if failed and error is not None else None
-            cause = error if level == ERROR else None
-            self._tell(level, NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
-        if answer.waiters:
-            answer.wake()
 
     # -- what a handle asks for
 
@@ -475,35 +241,7 @@ class Scheduler:
         self._settle_joiners()
         return True
 
-    def run_awaits(self, run: Running, call: Call) -> None:
-        """A run awaits the handle of another job."""
-        run.awaits = [*(run.awaits or ()), call]
-        self._awaiting += 1
-        self._check_starved()
-
-    def run_resumes(self, run: Running, call: Call) -> None:
-        if run.awaits:
-            run.awaits.remove(call)
-        self._awaiting -= 1
-
-    def _check_starved(self) -> None:
-        """Every slot awaits a job that is due, so none of them can ever end."""
-        starved = self._awaiting >= self.agenda.concurrency == len(self.runs) and all(
-            any(self._is_due(call) for call in run.awaits or ()) for run in self.runs.values()
-        )
-        if starved and not self._starved:
-            self._tell(WARNING, "starved", None)
-        self._starved = starved
-
-    def _is_due(self, call: Call) -> bool:
-        live = self.books.live(call)
-        return isinstance(live, Call) and self.agenda.standing(live.key)
-
     # -- rest and close
-
-    def is_quiet(self) -> bool:
-        """Nothing is due and nothing runs."""
-        return not self.runs and not self.agenda.is_due(self.clock.steady(), self.clock.wall())
 
     async def join(self) -> None:
         """Wait until nothing is due and nothing runs."""
@@ -512,22 +250,6 @@ class Scheduler:
             joiner: asyncio.Future[None] = self.loop.create_future()
             self._joiners.append(joiner)
             await joiner
-
-    def _settle_joiners(self) -> None:
-        if self._joiners and (self.closing or self.is_quiet()):
-            joiners, self._joiners = self._joiners, []
-            for joiner in joiners:
-                if not joiner.done():
-                    joiner.set_result(None)
-
-    def busy(self) -> str | None:
-        """What does not wait for the clock, for a clock that is moved by hand."""
-        if self._awake:
-            return "the queue's turn"
-        return ", ".join(map(repr, self.books.busy())) or None
-
-    def one_shots(self) -> bool:
-        return len(self.agenda) > 0 or bool(self.runs)
 
     async def shut_down(self, drain: float, grace: float) -> None:
         """Stop accepting, let runs end, cancel those that do not, settle every waiter."""
@@ -565,22 +287,6 @@ class Scheduler:
         for run in set(self.runs.values()) - self._told:
             self._told.add(run)
             self._stop(run, Event.DROP)
-
-    def _tell(
-        self,
-        level: int,
-        name: str,
-        call: Call | None,
-        *,
-        cause: BaseException | None = None,
-        **values: Any,
-    ) -> None:
-        if not self._events.heard(level):
-            return
-        if call is not None:
-            values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
-        event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
-        self._events.emit(level, event, cause)
 
 
 async def _undisturbed(step: Coroutine[Any, Any, object]) -> None:

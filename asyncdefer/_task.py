@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from asyncdefer._core.defer import KeyMaker, key_maker
-from asyncdefer._core.options import CallOptions, Defer, Options, TaskOptions, checked_key, read_options
+from asyncdefer._core.options import (
+    CallOptions,
+    Defer,
+    Options,
+    TaskOptions,
+    checked_key,
+    read_options,
+)
 from asyncdefer._core.signature import Binder, compile_binder, signature_of
 from asyncdefer._handle import Handle
 
@@ -141,7 +148,9 @@ class TaskCall(Generic[P, R_co]):
         return home.accept(task, args, kwargs, given=self._options)
 
 
-def make_task(fn: Callable[..., Any], name: str, declared: Options, identity: Hashable) -> "Task[..., Any]":
+def make_task(
+    fn: Callable[..., Any], name: str, declared: Options, identity: Hashable
+) -> "Task[..., Any]":
     """The task of a function, of the kind that fits it."""
     kind = AsyncTask if is_async(fn) else SyncTask
     return kind(fn, name, declared, identity)

@@ -50,7 +50,7 @@ class JobFailed(DeferError):
         self.traceback = traceback
 
 
-class Snooze(Exception):  # noqa: N818 - a signal, not an error
+class Snooze(Exception):
     """Raised by a job: run me again later. It burns no attempt, and the handle stays pending.
 
     Exactly one of `delay` (seconds or timedelta) and `eta` (aware datetime) is needed.
@@ -66,7 +66,7 @@ class Snooze(Exception):  # noqa: N818 - a signal, not an error
         self.eta = None if eta is None else instant(eta)
 
 
-class GiveUp(Exception):  # noqa: N818 - a signal, not an error
+class GiveUp(Exception):
     """Raised by a job: failed for good, whatever attempts are left. Waiters get it as it is."""
 
     def __init__(self, reason: str = "") -> None:

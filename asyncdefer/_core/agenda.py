@@ -14,7 +14,7 @@ while a slot is free. If something else is shut for it (its task is paused, a ru
 under way), it moves on to that lane and comes back through `ready` when that lane opens.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable
 
 from asyncdefer._core.job import Call, Key
 from asyncdefer._core.lane import Lane
@@ -42,7 +42,7 @@ class Agenda:
 
     # -- calls come and go
 
-    def place(self, call: Call, due: bool = False, order: int = 0) -> Call | None:  # noqa: FBT001, FBT002 - positions are fast
+    def place(self, call: Call, due: bool = False, order: int = 0) -> Call | None:
         """Let a call wait; the older call of its key, if one waited, is replaced and returned.
 
         `due` says that the eta has come: the call goes straight to the lane, with `order` as
@@ -294,11 +294,21 @@ class Agenda:
         timeline.push((time, call.id, call.key))
         self._remember(call.key, call, time)
 
-    def _live(self, timeline: Timeline, gone: Key | None) -> "_Live":
-        return _Live(self, timeline, gone)
+    def _live(self, timeline: Timeline, gone: Key | None) -> Callable[[Line], bool]:
+        """Which lines of a timeline are live, one for each key; `gone` is a key that is leaving."""
+        seen: set[Key | None] = {gone}
 
-    def _surface(self, timeline: Timeline, line: Line) -> Call | None:
-        """The call whose line has come, if the line is live and the call was not moved later."""
+        def live(line: Line) -> bool:
+            key = line[2]
+            if key in seen or self._caller(timeline, line) is None:
+                return False
+            seen.add(key)
+            return True
+
+        return live
+
+    def _caller(self, timeline: Timeline, line: Line) -> Call | None:
+        """The call whose live line this is; None for a stale line."""
         time, _, key = line
         call = self.waiting.get(key)
         if (
@@ -306,8 +316,16 @@ class Agenda:
             or (self.steady if call.steady else self.wall) is not timeline
             or self._expected(key, call) != time
         ):
+            return None
+        return call
+
+    def _surface(self, timeline: Timeline, line: Line) -> Call | None:
+        """The call whose line has come, if the line is live and the call was not moved later."""
+        call = self._caller(timeline, line)
+        if call is None:
             timeline.stale -= 1
             return None
+        time, _, key = line
         self._lines.pop(key, None)
         wanted = expiry(call) if key in self._standing else call.eta
         if wanted is not None and wanted > time:
@@ -317,14 +335,8 @@ class Agenda:
 
     def _next(self, timeline: Timeline) -> int | None:
         while (line := timeline.first()) is not None:
-            time, _, key = line
-            call = self.waiting.get(key)
-            if (
-                call is not None
-                and (self.steady if call.steady else self.wall) is timeline
-                and self._expected(key, call) == time
-            ):
-                return int(time)
+            if self._caller(timeline, line) is not None:
+                return int(line[0])
             timeline.pop()
             timeline.stale -= 1
         return None
@@ -365,7 +377,7 @@ class Agenda:
         assert set(self._lines) <= set(self.waiting)
         for timeline, steady in ((self.steady, True), (self.wall, False)):
             timeline._check()  # noqa: SLF001 - a proof of the whole proves its parts
-            live = set(_Live(self, timeline, None).select(timeline))
+            live = set(filter(self._live(timeline, None), timeline))
             wanted = {
                 (time, key)
                 for key, call in self.waiting.items()
@@ -385,26 +397,3 @@ class Agenda:
             lane.lines._check()  # noqa: SLF001 - as above
             mine = sum(line[3] is lane for line in self._standing.values())
             assert len(lane.lines) - lane.lines.stale == mine
-
-
-class _Live:
-    """Which lines of a timeline are live, one for each key; `gone` is a key that is leaving."""
-
-    def __init__(self, agenda: Agenda, timeline: Timeline, gone: Key | None) -> None:
-        self._agenda = agenda
-        self._steady = timeline is agenda.steady
-        self._gone = gone
-        self._seen: set[Key] = set()
-
-    def __call__(self, line: Line) -> bool:
-        time, _, key = line
-        call = self._agenda.waiting.get(key)
-        if call is None or key == self._gone or key in self._seen:
-            return False
-        if call.steady is not self._steady or self._agenda._expected(key, call) != time:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - one structure in two classes
-            return False
-        self._seen.add(key)
-        return True
-
-    def select(self, lines: Timeline) -> Iterator[Line]:
-        return (line for line in lines if self(line))

@@ -166,9 +166,7 @@ def opened(call: Call, rule: Defer, now: int, ahead: int) -> Call:
     return _bounded(call, None if rule.bound is None else now + rule.bound, ahead)
 
 
-def folded(
-    old: Call, new: Call, rule: Defer, fn: Callable[..., Any], now: int, ahead: int
-) -> Call:
+def folded(old: Call, new: Call, rule: Defer, fn: Callable[..., Any], now: int, ahead: int) -> Call:
     """The newer call as it waits in the place of the older one; `ahead`: wall minus steady.
 
     The empty call of a leading window has no arguments to keep and starts no burst of its own:

@@ -7,7 +7,7 @@ and this is the edge.
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,8 +46,8 @@ def within(time: int) -> int:
 def duration(value: float | timedelta, name: str = "delay") -> int:
     """The microseconds of a duration given in seconds or as a timedelta, never negative."""
     kind = type(value)
-    if (kind is int or kind is float) and 0 <= value < _LONGEST:  # type: ignore[operator] # pyright: ignore[reportOperatorIssue] - a number here
-        return round(value * SECOND)  # type: ignore[operator,arg-type] # pyright: ignore
+    if (kind is int or kind is float) and 0 <= cast(float, value) < _LONGEST:
+        return round(cast(float, value) * SECOND)
     if isinstance(value, timedelta):
         result = _microseconds(value)
     elif kind is bool or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]

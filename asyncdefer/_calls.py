@@ -1,0 +1,190 @@
+"""The ways to hand a call over, all to the one door `accept`."""
+
+import asyncio
+import concurrent.futures
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, Unpack, overload
+
+from asyncdefer._core.options import CallOptions, Options, read_options
+from asyncdefer._handle import Handle
+from asyncdefer._scheduler import Scheduler
+from asyncdefer._task import Accept, Task, TaskDecorator
+from asyncdefer.errors import QueueClosed
+
+R = TypeVar("R")
+
+
+class Calls(TaskDecorator):
+    """What schedules a call: from the loop, from a callback, from a thread, with options."""
+
+    accept: Accept
+    """The one door; not for programs."""
+
+    @abstractmethod
+    def _callable(self, fn: Callable[..., Any]) -> Task[..., Any]: ...
+
+    @abstractmethod
+    def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]: ...
+
+    @abstractmethod
+    def _started(self) -> Scheduler: ...
+
+    @overload
+    async def enqueue(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    async def enqueue(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """Schedule a call of `fn` and return its handle once it is accepted.
+
+        `fn`: a task or any callable. `eta`: an aware datetime; `delay`: seconds or a timedelta,
+        from now; with neither the task's own delay counts, or none. `key`: calls of one task
+        and key that wait at the same time fold into one run. The other arguments are those of
+        `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
+        """
+        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
+
+    @overload
+    def enqueue_nowait(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    def enqueue_nowait(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    def enqueue_nowait(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """The same from a callback of the loop, without waiting until the call is safe."""
+        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
+
+    @overload
+    def enqueue_from_thread(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    def enqueue_from_thread(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    def enqueue_from_thread(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """The same from another thread, which waits until the call is accepted."""
+        loop = self._started().loop
+        if asyncio._get_running_loop() is loop:  # noqa: SLF001
+            raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
+        answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()
+
+        def accept() -> None:
+            try:
+                task = self._callable(fn)
+                answer.set_result(self.accept(task, args, kwargs, eta, delay, key))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
+                answer.set_exception(error)
+
+        try:
+            loop.call_soon_threadsafe(accept, context=copy_context())
+        except RuntimeError:
+            raise QueueClosed("the event loop of the queue is closed") from None
+        while True:
+            try:
+                return answer.result(timeout=1)
+            except concurrent.futures.TimeoutError:
+                if loop.is_closed():
+                    raise QueueClosed("the event loop of the queue has ended") from None
+
+    def options(self, **options: Unpack[CallOptions]) -> "QueueCall":
+        """Options for one call: `queue.options(expires=60).enqueue(fn, …)`."""
+        return QueueCall(self, read_options(options, CallOptions))
+
+
+class QueueCall:
+    """A queue together with options for one call."""
+
+    __slots__ = ("_options", "_queue")
+
+    def __init__(self, queue: Calls, options: Options) -> None:
+        self._queue = queue
+        self._options = options
+
+    @overload
+    async def enqueue(
+        self, fn: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, **kwargs: Any
+    ) -> Handle[R]: ...
+    @overload
+    async def enqueue(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Handle[R]: ...
+    async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Schedule a call; every keyword argument is the function's own."""
+        task = self._queue.task_of(fn)
+        return self._queue.accept(task, args, kwargs, given=self._options)
