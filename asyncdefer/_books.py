@@ -91,8 +91,7 @@ class Books:
         for run in self.runs.values():
             if run.call.id == id_:
                 return run.call
-        self.ledger.purge(self.clock.steady())
-        return self.ledger.ended.get(id_)
+        return self.ledger.find(id_, self.clock.steady())
 
     def jobs(self) -> list[tuple[int, int, Call | Running]]:
         """Every known job as (eta, id, the call or its run), in eta order."""

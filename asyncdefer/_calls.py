@@ -20,6 +20,7 @@ R = TypeVar("R")
 class Calls(TaskDecorator):
     """What schedules a call: from the loop, from a callback, from a thread, with options."""
 
+    _callables: dict[Any, Task[..., Any]]
     accept: Accept
     """The one door; not for programs."""
 
@@ -71,7 +72,11 @@ class Calls(TaskDecorator):
         and key that wait at the same time fold into one run. The other arguments are those of
         `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
         """
-        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
+        try:
+            task = self._callables[fn]
+        except (KeyError, TypeError):  # a stranger, or one that has no hash
+            task = self._callable(fn)
+        return self.accept(task, args, kwargs, eta, delay, key)
 
     @overload
     def enqueue_nowait(
@@ -142,7 +147,7 @@ class Calls(TaskDecorator):
     ) -> Handle[Any]:
         """The same from another thread, which waits until the call is accepted."""
         loop = self._started().loop
-        if asyncio._get_running_loop() is loop:  # noqa: SLF001
+        if asyncio._get_running_loop() is loop:  # noqa: SLF001 - the public one raises where we compare
             raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
         answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()
 

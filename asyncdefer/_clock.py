@@ -31,6 +31,7 @@ class Clocked(Protocol):
 
     def one_shots(self) -> bool:
         """Some job waits or runs that is not a recurrence."""
+        ...
 
     def wake(self) -> None:
         """Read the clock again."""
@@ -79,7 +80,7 @@ class SystemClock(Clock):
     an eta is waited for the wall clock is read again every second.
     """
 
-    reread = SECOND
+    reread: int | None = SECOND
 
     def __init__(self) -> None:
         self._start = (time.time_ns() - time.monotonic_ns()) // 1000

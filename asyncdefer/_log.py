@@ -58,9 +58,9 @@ class Events:
 
         return unsubscribe
 
-    def heard(self, level: int) -> bool:
-        """Somebody would notice; else an event is not even made."""
-        return bool(self._subscribers or _enabled(level) or _configured())
+    def heard(self, level: int) -> object:
+        """True-ish if somebody would notice; else an event is not even made."""
+        return self._subscribers or _enabled(level) or _configured()
 
     def emit(self, level: int, event: LogEvent, cause: BaseException | None = None) -> None:
         """Tell all. A subscriber that fails is logged and hurts nobody."""

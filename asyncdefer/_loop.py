@@ -7,7 +7,6 @@ thread, so there are no locks.
 """
 
 import asyncio
-from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -22,17 +21,17 @@ from asyncdefer._core.instant import SECOND, moment, seconds
 from asyncdefer._core.job import (
     NO_CONTEXT,
     NO_KWARGS,
+    Again,
     Answer,
     Call,
     Key,
     More,
     Outcome,
     Running,
-    Verdict,
 )
 from asyncdefer._core.ledger import Ledger
-from asyncdefer._core.lifecycle import Event, State, after
-from asyncdefer._core.rules import decide, expiry
+from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
+from asyncdefer._core.rules import decide
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
 from asyncdefer._runner import judged, perform
@@ -45,6 +44,7 @@ _STARTS: Final = 250  # runs started in a turn
 _JUMP: Final = SECOND  # a step of the wall clock that is reported
 _LAG: Final = SECOND // 2  # a late wake-up that is reported
 _FAR: Final = 1 << 62
+_FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
 _CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
 _ID: Final = (1 << 63) - 1
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
@@ -69,7 +69,7 @@ class Loop:
         concurrency: int,
         threads: int,
         result_ttl: int | None,
-        forget: Callable[[Task[..., Any]], None],
+        strangers: dict[Any, Task[..., Any]],
     ) -> None:
         self.clock = clock
         self.loop = asyncio.get_running_loop()
@@ -80,13 +80,14 @@ class Loop:
         self.named: WeakValueDictionary[int, Handle[Any]] = WeakValueDictionary()
         self.closing = False
         self._events = events_
-        self._forget = forget
+        self._strangers = strangers
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
         self._open: object = self.loop
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
+        self._context = NO_CONTEXT
         self._last = 0
         self._next_tick = 0
         self._awake = False
@@ -118,22 +119,18 @@ class Loop:
             self._alarm.cancel()
             self._alarm = None
         self._armed = _FAR
+        self._context = NO_CONTEXT
         agenda = self.agenda
-        for call in agenda.take_due(steady, wall, _LINES):
-            self._expire(call, steady)
+        expired = agenda.take_due(steady, wall, _LINES)
+        told = bool(self._heard(DEBUG))
         started: list[Running] = []
         for _ in range(_STARTS):
-            call = agenda.take()
+            call = agenda.take(steady, wall, expired)
             if call is None:
                 break
-            ends = expiry(call)
-            if ends is not None and ends <= (steady if call.steady else wall):
-                agenda.release(call.key)
-                self._expire(call, steady)
-            elif call.calls:
-                started.append(self._start(call, steady))
-            else:  # the empty call of a leading window that nobody replaced
-                agenda.release(call.key)
+            started.append(self._start(call, steady, told=told))
+        for call in expired:
+            self._expire(call, steady)
         if started:
             self.loop.call_soon(self._check_begun, started, context=self._own)
         self._arm(steady)
@@ -143,9 +140,8 @@ class Loop:
             self._settle_joiners()
 
     def _expire(self, call: Call, now: int) -> None:
-        if call.calls:
-            text = f"{call.task.name} had not started when its expires ran out"
-            self._end(call, Verdict(Event.EXPIRE, error=JobExpired(text)), None, now)
+        text = f"{call.task.name} had not started when its expires ran out"
+        self._end(call, Outcome(Event.EXPIRE, error=JobExpired(text)), None, now)
 
     def _watch(self, steady: int, wall: int) -> None:
         """Report a wall clock that was set and a loop that did not come by for a while."""
@@ -179,7 +175,7 @@ class Loop:
 
     # -- a run
 
-    def _start(self, call: Call, steady: int) -> Running:
+    def _start(self, call: Call, steady: int, *, told: bool) -> Running:
         started = steady if call.steady else steady + self._ahead
         late = started - call.eta if started > call.eta else 0
         due = call.eta + self._ahead if call.steady else call.eta
@@ -189,15 +185,15 @@ class Loop:
         self.ledger.started(late)
         if more.window is not None and more.window > steady:
             self._keep_open(call, more.window)
-        if self._heard(DEBUG):
+        if told:
             self._tell(DEBUG, "job_started", call, attempt=run.attempt, seconds=seconds(late))
         task: Any = call.task
         timeout = (task.declared if more.options is None else call.options).timeout
         if timeout:
             run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
-        run.task_of_loop = self.loop.create_task(
-            perform(run, task, self._threads, self._conclude), context=call.context
-        )
+        # Not loop.create_task: a task factory of the program (an eager one, say) has no say here.
+        work = perform(run, task, self._threads, self._conclude)
+        run.task_of_loop = asyncio.Task(work, loop=self.loop, context=call.context.copy())
         return run
 
     def _check_begun(self, started: list[Running]) -> None:
@@ -233,16 +229,16 @@ class Loop:
         agenda.release(call.key)
         now = self._steady()
         verdict = decide(outcome, now)
-        if verdict.eta is None:
+        if isinstance(verdict, Outcome):
             self._end(call, verdict, run, now)
         else:
-            self._run_again(run, verdict, verdict.eta)
+            self._run_again(run, verdict)
         if not self._awake and agenda.startable():
             self.wake()
         if self._joiners:
             self._settle_joiners()
 
-    def _run_again(self, run: Running, verdict: Verdict, eta: int) -> None:
+    def _run_again(self, run: Running, verdict: Again) -> None:
         """A run that is to be followed by another; it gives way to a newer call that waits."""
         call = run.call
         state = after(State.RUNNING, verdict.event)
@@ -254,38 +250,43 @@ class Loop:
             self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
             return
         more = More(run.attempt, None, None, call.more.options)
-        again = call.again(eta, steady=verdict.steady, more=more)
+        again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.wake()
         self._tell(DEBUG, "job_snoozed", again, eta=moment(self.books.wall_eta(again)))
 
-    def _end(self, call: Call, verdict: Verdict, run: Running | None, now: int) -> None:
+    def _end(self, call: Call, verdict: Outcome, run: Running | None, now: int) -> None:
         """A job has ended: write it into the ledger, tell, and wake its waiters."""
-        state = after(State.SCHEDULED if run is None else State.RUNNING, verdict.event)
         if run is None:
+            state = after(State.SCHEDULED, verdict.event)
             eta, attempt, started = self.books.wall_eta(call), call.more.attempt, None
         else:
+            state = FROM_RUNNING[verdict.event]
             eta, attempt, started = run.due, run.attempt, run.started
-        error = verdict.error
-        answer = call.answer
-        if answer is None:
-            answer = call.answer = Answer(state, call.id, eta, attempt, started, now, verdict.value)
-        else:
-            answer = answer.final()
-            answer.state, answer.id, answer.eta, answer.attempt = state, call.id, eta, attempt
-            answer.started, answer.finished, answer.value = started, now, verdict.value
-        if error is not None:
-            answer.error, answer.traceback = error, error.__traceback__
-        self.ledger.counts[state] += 1
-        call.context = NO_CONTEXT
         more = call.more
         ttl = (call.task.declared if more.options is None else call.options).result_ttl
         if ttl is UNSET:
             ttl = self._result_ttl
-        self.ledger.keep(call, _FAR if ttl is None else now + ttl, now)
-        if call.task.identity is not call.task.name:
-            self._forget(call.task)
-        failed = state is State.FAILED
+        until = _FAR if ttl is None else now + ttl
+        value, error = verdict.value, verdict.error
+        answer = call.answer
+        if answer is None:
+            answer = Answer(state, call.id, eta, attempt, started, now, until, value)
+            call.answer = answer
+        else:
+            answer = answer.final()
+            answer.state, answer.id, answer.eta, answer.attempt = state, call.id, eta, attempt
+            answer.started, answer.finished, answer.until = started, now, until
+            answer.value = value
+        if error is not None:
+            answer.error, answer.traceback = error, error.__traceback__
+        self.ledger.counts[state] += 1
+        call.context = NO_CONTEXT
+        self.ledger.keep(call)
+        identity = call.task.identity
+        if identity is not call.task.name:
+            self._strangers.pop(identity, None)  # a bare function is held no longer than its jobs
+        failed = state is _FAILED
         level = ERROR if failed and not answer.waiters else DEBUG
         if self._heard(level):
             told = job_error(error) if failed and error is not None else None

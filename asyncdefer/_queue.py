@@ -1,11 +1,11 @@
 """The queue: what a program holds in its hands. It wires the parts below and decides nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Final, NoReturn, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 
@@ -22,6 +22,7 @@ from asyncdefer._scheduler import Scheduler
 from asyncdefer._task import Accept, Task, Tasks, make_task, name_of, schedulable
 from asyncdefer.errors import NotStarted, UnknownTask
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 CANCEL_GRACE: float = 5.0
@@ -113,7 +114,7 @@ class Queue(Calls):
             concurrency=options["concurrency"],
             threads=options["threads"],
             result_ttl=options["result_ttl"],
-            forget=self._forget,
+            strangers=self._callables,
         )
         self.accept = self._scheduler.accept
         for identity in self._paused:
@@ -158,7 +159,7 @@ class Queue(Calls):
         await self.close()
 
     @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+    async def lifespan(self, app: Any) -> AsyncGenerator[None, None]:
         """An ASGI lifespan for Starlette, FastAPI and Litestar; sets `app.state.queue`."""
         async with self:
             if hasattr(app, "state"):
@@ -196,7 +197,7 @@ class Queue(Calls):
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
         task.home = self
 
-    def task_of(self, fn: "Callable[..., Any] | str") -> Task[..., Any]:
+    def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]:
         """The task of a name, of itself, or the one that stands for a bare function."""
         if isinstance(fn, str):
             for task in self._registry:
@@ -227,11 +228,6 @@ class Queue(Calls):
             if _is_hashable(fn):
                 self._callables[fn] = task
         return task
-
-    def _forget(self, task: Any) -> None:
-        """A bare function is held no longer than its jobs."""
-        if task.home is None:
-            self._callables.pop(task.identity, None)
 
     # -- questions
 
@@ -264,9 +260,11 @@ class Queue(Calls):
         """
         return self._started().discard(_number(id))
 
-    async def pending(
-        self, task: "Task[..., Any] | str | Callable[..., Any]", key: str
-    ) -> Handle[Any] | None:
+    @overload
+    async def pending(self, task: Task[P, R], key: str) -> Handle[R] | None: ...
+    @overload
+    async def pending(self, task: Callable[..., Any] | str, key: str) -> Handle[Any] | None: ...
+    async def pending(self, task: Callable[..., Any] | str, key: str) -> Handle[Any] | None:
         """The handle of the call that waits under a key."""
         scheduler = self._started()
         call = scheduler.agenda.waiting.get((self.task_of(task).identity, checked_key(key)))
@@ -275,7 +273,7 @@ class Queue(Calls):
     async def jobs(
         self,
         state: State | str | None = None,
-        task: "Task[..., Any] | str | None" = None,
+        task: Task[..., Any] | str | None = None,
         key_prefix: str | None = None,
     ) -> AsyncIterator[Job]:
         """Every known job that fits, in eta order, as it was when the iteration began."""
@@ -309,14 +307,14 @@ class Queue(Calls):
 
     # -- pause
 
-    def pause(self, task: "Task[..., Any] | str | Callable[..., Any] | None" = None) -> None:
+    def pause(self, task: Callable[..., Any] | str | None = None) -> None:
         """Start no more jobs, or none of one task; what waits keeps its eta."""
         identity = None if task is None else self.task_of(task).identity
         self._paused.add(identity)
         if self._scheduler is not None:
             self._scheduler.agenda.pause(identity)
 
-    def resume(self, task: "Task[..., Any] | str | Callable[..., Any] | None" = None) -> None:
+    def resume(self, task: Callable[..., Any] | str | None = None) -> None:
         """Start them again, the overdue at once."""
         identity = None if task is None else self.task_of(task).identity
         self._paused.discard(identity)
@@ -338,6 +336,6 @@ def _is_hashable(fn: Any) -> bool:
 
 
 def _number(id_: str) -> int:
-    if not isinstance(id_, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(id_, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
         raise TypeError(f"an id is a str, not {type(id_).__name__}")
     return int(id_) if id_.isascii() and id_.isdigit() else -1

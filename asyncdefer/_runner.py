@@ -11,6 +11,7 @@ from asyncdefer._task import Task
 from asyncdefer._threads import ThreadPool
 from asyncdefer.errors import JobCancelled, QueueClosed, Snooze
 
+_SUCCEED = Event.SUCCEED  # a member of an Enum is slow to look up
 _CLOSED = "the queue closed during the run, and the job is in no journal, so it is lost"
 
 
@@ -33,7 +34,7 @@ async def perform(
             value = await threads.run(function, lambda: run.asked)
             if inspect.iscoroutine(value):
                 value = await value
-        outcome = Outcome(Event.SUCCEED, value)
+        outcome = Outcome(_SUCCEED, value)
     except Snooze as signal:
         outcome = Outcome(Event.SNOOZE, error=signal)
     except BaseException as error:

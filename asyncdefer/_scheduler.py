@@ -22,7 +22,6 @@ from asyncdefer._core.job import (
     More,
     Outcome,
     Running,
-    Verdict,
 )
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options, checked_key
@@ -92,7 +91,7 @@ class Scheduler(Loop):
                 make_key = None if rule is None else task.key_maker(rule)
                 plain = rule is None or rule.plain
             key = given.key or None
-            when = given.eta or None
+            when = given.eta if isinstance(given.eta, int) else None
             if given.delay is not UNSET:
                 span = given.delay or 0
         if make_key is None or key is not None:
@@ -115,27 +114,22 @@ class Scheduler(Loop):
                 within(when)
         else:
             steady = False
-            self._ahead = self.clock.wall() - now
-            order = when - self._ahead
+            ahead = self.clock.wall() - now
+            order = when - ahead
         if now >= self._next_tick:
             self._next_tick = now + 1000 - now % 1000
             self._last = max(self._last, now // 1000 << 20 & _ID)
         self._last = number = self._last + 1
         agenda = self.agenda
         old = None
+        kwargs = kwargs or NO_KWARGS
+        context = copy_context()
+        if context == self._context:
+            context = self._context  # one object for all calls of a request; runs take copies
+        else:
+            self._context = context
         if key is None:
-            call = Call(
-                number,
-                task,
-                number,
-                when,
-                steady,
-                args,
-                kwargs or NO_KWARGS,
-                copy_context(),
-                1,
-                more,
-            )
+            call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
             agenda.place(call, order <= now, order)
         else:
             full: Key = (task.identity, key)
@@ -144,12 +138,12 @@ class Scheduler(Loop):
                 (1, None) if old is None else (old.calls + 1, old.answer or old.shared())
             )
             call = Call(
-                number, task, full, when, steady, args, kwargs or NO_KWARGS, copy_context(),
-                calls, more, answer,
-            )  # fmt: skip
+                number, task, full, when, steady, args, kwargs, context, calls, more, answer
+            )
             if not plain and rule is not None:
-                call = _by_rule(call, old, rule, task, now, self._ahead)
-                order = call.eta if call.steady else call.eta - self._ahead
+                ahead = self.books.ahead()
+                call = _by_rule(call, old, rule, task, now, ahead)
+                order = call.eta if call.steady else call.eta - ahead
             if old is None or order <= now:
                 agenda.place(call, order <= now, order)
             else:
@@ -178,8 +172,8 @@ class Scheduler(Loop):
         elif live is not None:
             self.agenda.remove(live.key)
             text = f"{live.task.name} was cancelled before its start"
-            verdict = Verdict(Event.CANCEL, error=JobCancelled(text))
-            self._end(live, verdict, None, self._steady())
+            cancelled = Outcome(Event.CANCEL, error=JobCancelled(text))
+            self._end(live, cancelled, None, self._steady())
             self._settle_joiners()
         return live is not None
 
@@ -216,7 +210,7 @@ class Scheduler(Loop):
             call, eta=now, steady=True, context=copy_context(), answer=None,
             more=More(options=call.more.options),
         )  # fmt: skip
-        del self.ledger.ended[number]
+        self.ledger.forget(number)
         self.named.pop(number, None)
         self.agenda.place(again, True, now)
         self.ledger.accepted += 1
@@ -234,9 +228,10 @@ class Scheduler(Loop):
         if isinstance(live, Running):
             raise ValueError(f"{live!r} runs: cancel it, or discard it when it has ended")
         if live is None:
-            return self.ledger.ended.pop(number, None) is not None
+            self.ledger.forget(number)
+            return True
         self.agenda.remove(live.key)
-        dropped = Verdict(Event.DROP, error=JobDropped(f"{live.task.name} was discarded"))
+        dropped = Outcome(Event.DROP, error=JobDropped(f"{live.task.name} was discarded"))
         self._end(live, dropped, None, self._steady())
         self._settle_joiners()
         return True
@@ -269,7 +264,7 @@ class Scheduler(Loop):
         for at, (key, call) in enumerate(tuple(self.agenda.waiting.items())):
             self.agenda.remove(key)
             if call.calls:
-                self._end(call, Verdict(Event.DROP, error=closed), None, self._steady())
+                self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
             if at % _LINES == _LINES - 1:
                 await _undisturbed(asyncio.sleep(0))
         self._settle_joiners()

@@ -4,10 +4,10 @@ import functools
 import inspect
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from asyncdefer._core.defer import KeyMaker, key_maker
 from asyncdefer._core.options import (
@@ -49,9 +49,7 @@ class Home(Protocol):
     @property
     def accept(self) -> "Accept": ...
 
-    async def pending(
-        self, task: "Task[..., Any] | str | Callable[..., Any]", key: str
-    ) -> Handle[Any] | None: ...
+    async def pending(self, task: "Task[P, R]", key: str) -> Handle[R] | None: ...
 
 
 class Task(Generic[P, R_co]):
@@ -61,24 +59,24 @@ class Task(Generic[P, R_co]):
         self, fn: Callable[P, Any], name: str, declared: Options, identity: Hashable
     ) -> None:
         functools.update_wrapper(self, fn)
-        self.fn = fn
+        self.fn: Callable[P, Any] = fn
         self.name = name
         self.declared = declared
         self.identity = identity
         self.home: Home | None = None
-        self.is_async = is_async(fn)
-        self.signature = signature_of(fn)
+        self.is_async: bool = is_async(fn)
+        signature = signature_of(fn)
+        names = () if signature is None else signature.parameters
+        self.collides: str | None = next((name for name in RESERVED if name in names), None)
         self.check: Binder | None = None
-        if self.signature is not None:
-            self.check = compile_binder(self.signature, (), name)
-        self.rule = declared.defer if isinstance(declared.defer, Defer) else None
-        self.delay = declared.delay or 0
-        self.plain = self.rule is None or self.rule.plain
+        if signature is not None:
+            self.check = compile_binder(signature, (), name)
+        self.delay: int = declared.delay or 0
+        self.rule: Defer | None = declared.defer or None
+        self.plain: bool = self.rule is None or self.rule.plain
         self.make_key: KeyMaker | None = None
         if self.rule is not None:
             self.make_key = self.key_maker(self.rule)
-        names = () if self.signature is None else self.signature.parameters
-        self.collides = next((name for name in RESERVED if name in names), None)
 
     def key_maker(self, rule: Defer) -> KeyMaker:
         """The function that checks the arguments of a call and makes its key by this rule."""
@@ -114,6 +112,9 @@ class Task(Generic[P, R_co]):
             raise TypeError(f"the task {self.name} has no defer rule, so no call replaces another")
         return await self._home().pending(self, self.make_key(*args, **kwargs))
 
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self.fn(*args, **kwargs)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
@@ -121,15 +122,17 @@ class Task(Generic[P, R_co]):
 class AsyncTask(Task[P, R_co]):
     """A task made of a coroutine function."""
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        return cast("Coroutine[Any, Any, R_co]", self.fn(*args, **kwargs))
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
 
 
 class SyncTask(Task[P, R_co]):
     """A task made of a plain function, which runs in a thread."""
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return cast(R_co, self.fn(*args, **kwargs))
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 class TaskCall(Generic[P, R_co]):
@@ -150,15 +153,16 @@ class TaskCall(Generic[P, R_co]):
 
 def make_task(
     fn: Callable[..., Any], name: str, declared: Options, identity: Hashable
-) -> "Task[..., Any]":
+) -> Task[..., Any]:
     """The task of a function, of the kind that fits it."""
-    kind = AsyncTask if is_async(fn) else SyncTask
-    return kind(fn, name, declared, identity)
+    if is_async(fn):
+        return AsyncTask(fn, name, declared, identity)
+    return SyncTask(fn, name, declared, identity)
 
 
-def schedulable(fn: Any) -> Callable[..., Any]:
+def schedulable(fn: object) -> Callable[..., Any]:
     """The function itself; `TypeError` for what cannot be called later."""
-    if isinstance(fn, Awaitable) and not callable(fn):
+    if inspect.isawaitable(fn) and not callable(fn):
         if inspect.iscoroutine(fn):
             fn.close()
         raise TypeError(
@@ -167,29 +171,27 @@ def schedulable(fn: Any) -> Callable[..., Any]:
         )
     if not callable(fn):
         raise TypeError(f"a task must be callable, not {type(fn).__name__}")
-    bare: Any = fn
-    while isinstance(bare, functools.partial):
-        bare = cast("functools.partial[Any]", bare).func
-    kinds = (bare, getattr(type(bare), "__call__", None))  # noqa: B004 - as in is_async
-    if any(inspect.isasyncgenfunction(kind) or inspect.isgeneratorfunction(kind) for kind in kinds):
+    if any(inspect.isasyncgenfunction(f) or inspect.isgeneratorfunction(f) for f in _inner(fn)):
         raise TypeError(f"{name_of(fn)} is a generator function: nobody would iterate over it")
-    return cast("Callable[..., Any]", fn)
+    return fn
 
 
-def is_async(fn: Any) -> bool:
+def _inner(fn: object) -> tuple[object, object]:
+    """What is inside of partials, and the `__call__` of its type."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn, getattr(type(fn), "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
+
+
+def is_async(fn: object) -> bool:
     """Calling it gives a coroutine."""
-    while isinstance(fn, functools.partial):
-        fn = cast("functools.partial[Any]", fn).func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(type(fn), "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
-    )
+    return any(map(inspect.iscoroutinefunction, _inner(fn)))
 
 
-def name_of(fn: Any) -> str:
+def name_of(fn: object) -> str:
     """`module.qualname`; a program started as a script has the name of its spec or file."""
-    while isinstance(fn, functools.partial):
-        fn = cast("functools.partial[Any]", fn).func
-    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    bare, _ = _inner(fn)
+    named = bare if hasattr(bare, "__qualname__") else type(bare)
     module = getattr(named, "__module__", None) or "builtins"
     if module == "__main__":
         main = sys.modules["__main__"]
@@ -199,14 +201,14 @@ def name_of(fn: Any) -> str:
             module = spec.name
         elif file is not None:
             module = Path(file).stem
-    return f"{module}.{named.__qualname__}"
+    return f"{module}.{getattr(named, '__qualname__', '')}"
 
 
 class Decorator(Protocol):
     """What `queue.task(…)` returns."""
 
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload] - the first that fits is meant
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
 
@@ -221,11 +223,13 @@ class TaskDecorator(ABC):
         return name
 
     @overload
-    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload] - as above
     @overload
     def task(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
-    def task(self, name: str | None = None, **options: Unpack[TaskOptions]) -> Decorator: ...
+    def task(self, name: str | None, /, **options: Unpack[TaskOptions]) -> Decorator: ...
+    @overload
+    def task(self, /, *, name: str | None = None, **options: Unpack[TaskOptions]) -> Decorator: ...
     def task(self, fn: Any = None, /, name: Any = None, **options: Unpack[TaskOptions]) -> Any:
         """Register a function as a task: `@queue.task`, `@queue.task("name", delay=60)`.
 

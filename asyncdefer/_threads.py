@@ -40,16 +40,15 @@ class ThreadPool:
             threading.Thread(target=_work, args=(self._work,), daemon=True).start()
         self._work.put((copy_context(), function, done, loop))
         try:
-            while True:
+            while not done.done():
                 try:
-                    value, error = await asyncio.shield(done)
+                    await asyncio.shield(done)
                 except asyncio.CancelledError:
-                    if done.cancelled() or (task is not None and task.cancelling() > asked()):
+                    if task is not None and task.cancelling() > asked():
                         raise
-                else:
-                    break
         finally:
             self._busy -= 1
+        value, error = done.result()
         if error is not None:
             raise error
         return value

@@ -62,8 +62,8 @@ class Snooze(Exception):
         if (delay is None) == (eta is None):
             raise TypeError("Snooze needs either a delay or an eta, as in Snooze(delay=30)")
         super().__init__(delay if eta is None else eta)
-        self.delay = None if delay is None else duration(delay)
-        self.eta = None if eta is None else instant(eta)
+        self.delay: int | None = None if delay is None else duration(delay)
+        self.eta: int | None = None if eta is None else instant(eta)
 
 
 class GiveUp(Exception):

@@ -1,7 +1,7 @@
 """Time for tests: a clock that moves when it is told to, and a program's own queue on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -96,7 +96,7 @@ class VirtualClock(Clock):
                 await self._settle(patience)
 
     @asynccontextmanager
-    async def _mover(self) -> AsyncIterator[None]:
+    async def _mover(self) -> AsyncGenerator[None, None]:
         if self._moving:
             raise RuntimeError("two tasks move this clock at once: let one of them do it")
         self._moving = True
@@ -152,7 +152,7 @@ def check_conservation(queue: Queue) -> None:
 
 
 @asynccontextmanager
-async def virtual(queue: Queue, *, start: datetime = _START) -> AsyncIterator[VirtualClock]:
+async def virtual(queue: Queue, *, start: datetime = _START) -> AsyncGenerator[VirtualClock, None]:
     """Run a program's own queue, with its registered tasks, on a virtual clock."""
     clock, own = VirtualClock(start), queue.clock
     queue.configure(clock=clock)

@@ -158,7 +158,11 @@ def measure(
     if uvloop:
         command.append("--uvloop")
     # As an installed program runs: bytecode is written, no debug mode, no other loop's policy.
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("PYTHON") or name == "PYTHONPATH"
+    }
     try:
         done = subprocess.run(
             command,

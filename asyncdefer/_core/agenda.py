@@ -36,6 +36,7 @@ class Agenda:
         self._keys: dict[int, Key] = {}  # id -> key, of waiting calls that have a key of their own
         self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
         self._standing: dict[Key, Line] = {}  # the lane's line of each call that stands in one
+        self._elsewhere: dict[Key, Lane] = {}  # the lane of those that do not stand in `ready`
         self._busy = Lane("busy", shut=True)  # behind the run of their own key; lines not kept
         self._paused: dict[Hashable, Lane] = {}
         self._opened: list[Lane] = []  # lanes that opened and still have lines
@@ -58,7 +59,7 @@ class Agenda:
                 if not call.calls:
                     self.empty += 1
             if due:
-                self._stand(call, order, self.ready, None)
+                self._stand(call, order, None)
             elif call.steady:
                 self.steady.push((call.eta, call.id, key))
             else:
@@ -76,7 +77,7 @@ class Agenda:
             return old
         had = self._lines.get(key, old.eta)
         if due:
-            self._stand(call, order, self.ready, old)
+            self._stand(call, order, old)
         elif call.steady is old.steady and had <= call.eta:
             self._lines[key] = had  # the line stays, and is pushed again when it surfaces
         else:
@@ -87,7 +88,7 @@ class Agenda:
         """`place` for the common case: a later call of a key whose older call is not due yet."""
         key = call.key
         if (
-            key in self._standing
+            (self._standing and key in self._standing)
             or call.steady is not old.steady
             or self._lines.setdefault(key, old.eta) > call.eta
             or not old.calls
@@ -133,12 +134,14 @@ class Agenda:
             if call is None:
                 continue
             ends = expiry(call)
-            if ends is not None and ends - shift <= steady:
+            if not call.calls:  # nobody replaced the empty call of a leading window
+                self._forget(call.key, call)
+            elif ends is not None and ends - shift <= steady:
                 self._leave(call.key)
                 self._forget(call.key, call)
                 expired.append(call)
             elif call.key not in self._standing:
-                self._stand(call, call.eta - shift, self.ready, None)
+                self._stand(call, call.eta - shift, None)
         while self._opened and limit > 0:
             limit = self._drain(self._opened[0], limit)
         return expired
@@ -161,29 +164,40 @@ class Agenda:
 
     # -- who may start
 
-    def take(self) -> Call | None:
-        """The next call to start, which from now on runs; None if nobody may."""
-        lines = self.ready.lines
-        standing = self._standing
-        while len(self.running) < self.concurrency and not self.ready.shut:
-            line = lines.pop()
+    def take(self, steady: int, wall: int, expired: list[Call]) -> Call | None:
+        """The next call to start, which from now on runs; None if nobody may.
+
+        Those whose time has run out meanwhile go to `expired` instead.
+        """
+        pop, standing, running = self.ready.lines.pop, self._standing, self.running
+        if self.ready.shut:
+            return None
+        while len(running) < self.concurrency:
+            line = pop()
             if line is None:
                 return None
             key = line[2]
             if standing.get(key) is not line:
-                lines.stale -= 1
+                self.ready.lines.stale -= 1
                 continue
             call = self.waiting[key]
-            lane = self._shut_for(call)
-            if lane is not None:
+            if key in running:
+                self._enter(line[0], call, self._busy)
+                continue
+            if self._paused and (lane := self._paused.get(call.task.identity)) is not None:
                 self._enter(line[0], call, lane)
                 continue
             del standing[key]
             had = self._lines.get(key)
-            if had is not None:  # its expiry
+            if had is not None:  # it has an expiry
                 self._redraw(call, call, had, None)
-            self._forget(key, call)
-            self.running[key] = call
+            del self.waiting[key]
+            if type(key) is not int:
+                self._unlist(call)
+            if had is not None and (expiry(call) or 0) <= (steady if call.steady else wall):
+                expired.append(call)
+                continue
+            running[key] = call
             return call
         return None
 
@@ -199,9 +213,8 @@ class Agenda:
     def release(self, key: Key) -> None:
         """The run of a key has ended: its slot is free, and the key's next call may start."""
         del self.running[key]
-        line = self._standing.get(key)
-        if line is not None and line[3] is self._busy:
-            self._enter(line[0], self.waiting[key], self.ready)
+        if self._elsewhere and self._elsewhere.get(key) is self._busy:
+            self._enter(self._standing[key][0], self.waiting[key], self.ready)
 
     def pause(self, identity: Hashable | None) -> None:
         """Shut the lane of a task, or of the whole queue."""
@@ -221,32 +234,31 @@ class Agenda:
 
     # -- lanes
 
-    def _shut_for(self, call: Call) -> Lane | None:
-        if call.key in self.running:
-            return self._busy
-        if self._paused:
-            return self._paused.get(call.task.identity)
-        return None
-
     def _enter(self, order: int, call: Call, lane: Lane) -> None:
-        line = (order, call.id, call.key, lane)
+        """Stand in another lane than before."""
+        line = (order, call.id, call.key)
         self._standing[call.key] = line
+        if lane is self.ready:
+            self._elsewhere.pop(call.key, None)
+        else:
+            self._elsewhere[call.key] = lane
         if lane is not self._busy:
             lane.lines.push(line)
 
-    def _stand(self, call: Call, order: int, lane: Lane, old: Call | None) -> None:
+    def _stand(self, call: Call, order: int, old: Call | None) -> None:
         had = None if old is None else self._lines.get(call.key, old.eta)
-        self._enter(order, call, lane)
+        self._standing[call.key] = line = (order, call.id, call.key)
+        self.ready.lines.push(line)
         ends = expiry(call)
         if had is not None or ends is not None:
             self._redraw(call, old or call, had, ends)
 
     def _leave(self, key: Key) -> None:
         line = self._standing.pop(key, None)
-        if line is not None and line[3] is not self._busy:
-            lines = line[3].lines
-            lines.stale += 1
-            lines.compact(lambda line: self._standing.get(line[2]) is line)
+        lane = self._elsewhere.pop(key, self.ready)
+        if line is not None and lane is not self._busy:
+            lane.lines.stale += 1
+            lane.lines.compact(lambda line: self._standing.get(line[2]) is line)
 
     def _drain(self, lane: Lane, limit: int) -> int:
         """Send those who stood in a lane that opened back through `ready`."""
@@ -344,8 +356,12 @@ class Agenda:
     def _forget(self, key: Key, call: Call) -> None:
         del self.waiting[key]
         if type(key) is not int:
-            del self._keys[call.id]
-            self.empty -= not call.calls
+            self._unlist(call)
+
+    def _unlist(self, call: Call) -> None:
+        del self._keys[call.id]
+        if not call.calls:
+            self.empty -= 1
 
     # -- proof
 
@@ -389,11 +405,12 @@ class Agenda:
             wants = expiry(call) if key in self._standing else call.eta
             has = self._expected(key, call)
             assert wants is None or (has is not None and has <= wants)
-        for line in self._standing.values():
-            lane = line[3]
-            assert lane is self._busy or line in list(lane.lines)
-            assert lane is not self._busy or line[2] in self.running
-        for lane in (self.ready, *self._paused.values()):
+        assert set(self._elsewhere) <= set(self._standing)
+        assert all(self._elsewhere[key] is not self.ready for key in self._elsewhere)
+        lanes = {key: self._elsewhere.get(key, self.ready) for key in self._standing}
+        assert all(key in self.running for key, lane in lanes.items() if lane is self._busy)
+        for lane in (self.ready, *self._paused.values(), *self._opened):
             lane.lines._check()  # noqa: SLF001 - as above
-            mine = sum(line[3] is lane for line in self._standing.values())
-            assert len(lane.lines) - lane.lines.stale == mine
+            mine = {self._standing[key] for key, stood in lanes.items() if stood is lane}
+            assert mine <= set(lane.lines)
+            assert len(lane.lines) - lane.lines.stale == len(mine)

@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,6 +27,12 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _ATOMS: Final = frozenset({int, str, bool, type(None)})
 _INT64: Final = 1 << 63
 _LONGEST: Final = 512
+_BYTES: Final[Any] = (bytes, bytearray, memoryview)
+_MAPPING: Final[Any] = (
+    Mapping  # what these hold is anything, which a checker is not to wonder about
+)
+_SETS: Final[Any] = (set, frozenset)
+_LISTS: Final[Any] = (list, tuple)
 
 KeyMaker = Callable[..., str]
 
@@ -76,7 +83,7 @@ def _full_name(kind: type) -> str:
 
 def _plain(value: Any) -> Any:
     """The value in JSON's own types, distinct for distinct values."""
-    kind = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - so it calls the type of an Any
     if kind is str:
         value.encode()
         return value
@@ -96,7 +103,7 @@ def _plain(value: Any) -> Any:
 def _inside(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, _BYTES):
         return b64encode(value).decode()
     if isinstance(value, dt.datetime):
         return (value if value.utcoffset() is None else value.astimezone(dt.UTC)).isoformat()
@@ -106,12 +113,12 @@ def _inside(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, UUID | Decimal):
         return str(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, _MAPPING):
         pairs = [[_plain(name), _plain(member)] for name, member in value.items()]
         return sorted(pairs, key=_encode)
-    if isinstance(value, set | frozenset):
+    if isinstance(value, _SETS):
         return sorted((_plain(member) for member in value), key=_encode)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         return [_plain(member) for member in value]
     for base in (str, bool, int, float):
         if isinstance(value, base):
@@ -121,8 +128,8 @@ def _inside(value: Any) -> Any:
         return _plain(members)
     if isinstance(value, msgspec.Struct):
         return _plain(msgspec.structs.asdict(value))
-    if hasattr(value, "model_dump"):
-        return _plain(value.model_dump())
+    if callable(dump := getattr(value, "model_dump", None)):
+        return _plain(dump())
     raise TypeError(f"{type(value).__name__} has no lasting text")
 
 
@@ -139,14 +146,7 @@ def key_maker(fn: Callable[..., Any], rule: Defer, shown: str) -> KeyMaker:
         if name not in signature.parameters:
             has = ", ".join(known) or "none"
             raise ValueError(f"defer names {name!r}, but the parameters of {shown} are: {has}")
-    return _by_names(compile_binder(signature, names, shown), names)
-
-
-def _by_names(bind: Callable[..., tuple[Any, ...]], names: tuple[str, ...]) -> KeyMaker:
-    def make(*args: Any, **kwargs: Any) -> str:
-        return key_text(bind(*args, **kwargs), names)
-
-    return make
+    return compile_binder(signature, names, shown, partial(key_text, names=names))
 
 
 def _by_function(function: Callable[..., Any]) -> KeyMaker:
@@ -172,8 +172,9 @@ def folded(old: Call, new: Call, rule: Defer, fn: Callable[..., Any], now: int, 
     The empty call of a leading window has no arguments to keep and starts no burst of its own:
     the first call that replaces it does.
     """
+    first = None if rule.bound is None else now + rule.bound
     if not old.calls:
-        return _bounded(new, None if rule.bound is None else now + rule.bound, ahead)
+        return _bounded(new, first, ahead)
     args, kwargs = new.args, new.kwargs
     if rule.keep == "first":
         args, kwargs = old.args, old.kwargs
@@ -195,7 +196,8 @@ def folded(old: Call, new: Call, rule: Defer, fn: Callable[..., Any], now: int, 
     result = msgspec.structs.replace(
         new, args=args, kwargs=kwargs, eta=eta, steady=steady, more=more
     )
-    return _bounded(result, old.more.bound, ahead)
+    # A job that snoozed waits without a bound: its burst ended when it ran.
+    return _bounded(result, first if old.more.bound is None else old.more.bound, ahead)
 
 
 def _bounded(call: Call, bound: int | None, ahead: int) -> Call:

@@ -7,7 +7,7 @@ and this is the edge.
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Final, cast
+from typing import Final
 
 SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,7 +25,7 @@ FIRST: Final = _microseconds(_FIRST - _EPOCH)
 
 def instant(eta: datetime) -> int:
     """The microseconds of an aware datetime; `ValueError` for a naive one or one past year 9999."""
-    if not isinstance(eta, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(eta, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
         raise TypeError(f"eta must be an aware datetime, not {type(eta).__name__}")
     if eta.utcoffset() is None:
         raise ValueError(
@@ -45,13 +45,12 @@ def within(time: int) -> int:
 
 def duration(value: float | timedelta, name: str = "delay") -> int:
     """The microseconds of a duration given in seconds or as a timedelta, never negative."""
-    kind = type(value)
-    if (kind is int or kind is float) and 0 <= cast(float, value) < _LONGEST:
-        return round(cast(float, value) * SECOND)
+    if (type(value) is int or type(value) is float) and 0 <= value < _LONGEST:
+        return round(value * SECOND)
     if isinstance(value, timedelta):
         result = _microseconds(value)
-    elif kind is bool or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be seconds or a timedelta, not {kind.__name__}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
     elif value != value or value in (math.inf, -math.inf):
         raise ValueError(f"{name} must be finite, not {value}")
     else:

@@ -49,8 +49,8 @@ NOTHING_MORE: Final = More()
 class Answer(Struct, eq=False):
     """What all waiters of one key share, from the first call of the burst to the outcome.
 
-    `state` is None until the job ended. `eta` is on the wall clock, `started` and `finished` on
-    the steady one. `waiters` maps a future to the run that waits on it, if
+    `state` is None until the job ended. `eta` is on the wall clock, `started`, `finished`
+    and `until` (how long it can be looked up) on the steady one. `waiters` maps a future to the run that waits on it, if
     it is a run that waits. `follows`: the answer this one gave way to.
     """
 
@@ -60,6 +60,7 @@ class Answer(Struct, eq=False):
     attempt: int = 0
     started: int | None = None
     finished: int = 0
+    until: int = 0
     value: Any = None
     error: BaseException | None = None
     traceback: Any = None
@@ -232,14 +233,16 @@ class Outcome(Struct, frozen=True):
     error: BaseException | None = None
 
 
-class Verdict(Struct, frozen=True):
-    """What follows for the job: `eta` if it runs again, else it has ended."""
+class Again(Struct, frozen=True):
+    """The job is to run again at an eta."""
 
     event: Event
-    eta: int | None = None
+    eta: int
     steady: bool = True
-    value: Any = None
-    error: BaseException | None = None
+
+
+Verdict = Outcome | Again
+"""What follows for the job: it has ended with an outcome, or it runs again."""
 
 
 class JobError(Struct, frozen=True):

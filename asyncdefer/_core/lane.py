@@ -1,6 +1,6 @@
 """A lane: where jobs stand that are due and may not start yet, in the order in which they will.
 
-Its lines are (order, id, key, lane); `order` is the time from which a job has a claim to start.
+Its lines are (order, id, key); `order` is the time from which a job has a claim to start.
 """
 
 from asyncdefer._core.timeline import Timeline

@@ -4,7 +4,7 @@ The conservation law: accepted + claimed = succeeded + failed + cancelled + repl
 + dropped + waiting + running + held.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final
 
 from msgspec import Struct
@@ -12,9 +12,8 @@ from msgspec import Struct
 from asyncdefer._core.instant import seconds
 from asyncdefer._core.job import Call
 from asyncdefer._core.lifecycle import State
-from asyncdefer._core.timeline import Timeline
 
-KEPT: Final = 10_000  # ended jobs that can be looked up at most; the one that is purged first goes
+KEPT: Final = 10_000  # ended jobs that can be looked up at most; the one that ended first goes
 _SAMPLES: Final = 1_024
 
 
@@ -58,38 +57,30 @@ class Ledger:
         self.accepted = 0
         self.replaced = 0
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
-        self.ended: dict[int, Call] = {}
-        self._purge = Timeline()  # lines of (when to forget, id)
+        self._ended: OrderedDict[int, Call] = OrderedDict()
         self._late: deque[int] = deque(maxlen=_SAMPLES)
+        self.started = self._late.append
 
-    def started(self, late: int) -> None:
-        self._late.append(late)
+    def keep(self, call: Call) -> None:
+        """Keep an ended job until the time in its answer, or until 10,000 others have ended."""
+        ended = self._ended
+        ended[call.id] = call
+        if len(ended) > KEPT:
+            ended.popitem(last=False)
 
-    def keep(self, call: Call, until: int, now: int) -> None:
-        """Keep an ended job until a time."""
-        purge = self._purge
-        first = purge.first()
-        if first is not None and first[0] <= now:
-            self.purge(now)
-        if until > now:
-            self.ended[call.id] = call
-            purge.push((until, call.id))
-            if len(self.ended) > KEPT:
-                self.ended.pop(self._oldest(), None)
+    def find(self, id_: int, now: int) -> Call | None:
+        """The ended job of an id, as long as it is kept."""
+        call = self._ended.get(id_)
+        if call is not None and call.shared().final().until <= now:
+            return self.forget(id_)
+        return call
 
-    def purge(self, now: int) -> None:
-        """Forget the ended jobs whose time is over."""
-        purge = self._purge
-        while (line := purge.first()) is not None and line[0] <= now:
-            self.ended.pop(self._oldest(), None)
-
-    def _oldest(self) -> int:
-        line = self._purge.pop()
-        return -1 if line is None else int(line[1])
+    def forget(self, id_: int) -> None:
+        self._ended.pop(id_, None)
 
     def kept(self, now: int) -> list[Call]:
-        self.purge(now)
-        return list(self.ended.values())
+        """All of them."""
+        return [call for id_ in tuple(self._ended) if (call := self.find(id_, now)) is not None]
 
     def stats(self, waiting: int, running: int) -> Stats:
         late = sorted(self._late) or [0]

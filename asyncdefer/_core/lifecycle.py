@@ -72,6 +72,10 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.FAILED, Event.REDRIVE): State.SCHEDULED,
 }
 
+FROM_RUNNING: Final = {
+    event: to for (state, event), to in TRANSITIONS.items() if state is State.RUNNING
+}
+
 
 def after(state: State, event: Event) -> State:
     """The state that follows; `LookupError` where the table has no cell."""

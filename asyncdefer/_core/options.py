@@ -110,7 +110,7 @@ def _defer(value: DeferRule) -> Defer | None:
 
 def checked_key(key: str, what: str = "key") -> str:
     """The key as given; `TypeError` or `ValueError` where a journal could not hold it."""
-    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
         raise TypeError(f"{what} must be a str, not {type(key).__name__}")
     try:
         size = len(key.encode())

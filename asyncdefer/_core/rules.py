@@ -1,7 +1,7 @@
 """The rules of a run: until when it may start, and what follows from how it ended."""
 
 from asyncdefer._core.instant import within
-from asyncdefer._core.job import Call, Outcome, Verdict
+from asyncdefer._core.job import Again, Call, Outcome, Verdict
 from asyncdefer._core.lifecycle import Event
 from asyncdefer.errors import JobFailed, Snooze
 
@@ -16,16 +16,18 @@ def expiry(call: Call) -> int | None:
 def decide(outcome: Outcome, now: int) -> Verdict:
     """What follows from the outcome of a run that ended at `now` (steady time)."""
     error = outcome.error
+    if error is None:
+        return outcome
     if outcome.event is Event.SNOOZE and isinstance(error, Snooze):
         if error.eta is not None:
-            return Verdict(Event.SNOOZE, eta=error.eta, steady=False)
+            return Again(Event.SNOOZE, error.eta, steady=False)
         try:
-            return Verdict(Event.SNOOZE, eta=within(now + (error.delay or 0)))
+            return Again(Event.SNOOZE, within(now + (error.delay or 0)))
         except ValueError as invalid:
-            return Verdict(Event.FAIL, error=invalid)
+            return Outcome(Event.FAIL, error=invalid)
     if outcome.event is Event.FAIL:
-        return Verdict(Event.FAIL, error=presentable(error))
-    return Verdict(outcome.event, value=outcome.value, error=error)
+        return Outcome(Event.FAIL, error=presentable(error))
+    return outcome
 
 
 def presentable(error: BaseException | None) -> BaseException:

@@ -6,6 +6,7 @@ the arguments as the job's function would, with the same TypeError, at the speed
 """
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,8 +31,13 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def compile_binder(signature: inspect.Signature, names: Sequence[str], shown: str) -> Binder:
-    """A function that binds its arguments as `signature` does and returns the named ones."""
+def compile_binder(
+    signature: inspect.Signature,
+    names: Sequence[str],
+    shown: str,
+    make: Callable[[tuple[Any, ...]], Any] = tuple,
+) -> Callable[..., Any]:
+    """A function that binds its arguments as `signature` does, and makes something of the named."""
     scope: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     for at, parameter in enumerate(signature.parameters.values()):
@@ -40,10 +46,11 @@ def compile_binder(signature: inspect.Signature, names: Sequence[str], shown: st
             scope[f"_default{at}"] = parameter.default
             bare = bare.replace(default=_Default(f"_default{at}"))
         parameters.append(bare)
-    text = inspect.Signature(parameters)
-    returned = "".join(f"{name}, " for name in names)
-    exec(f"def _bind{text}: return ({returned})", scope)  # noqa: S102 - names come from a signature
-    binder: Binder = scope["_bind"]
+    own = "_make" if "_make" not in signature.parameters else "_make_"
+    scope[own] = make
+    values = "".join(f"{name}, " for name in names)
+    exec(f"def _bind{inspect.Signature(parameters)}: return {own}(({values}))", scope)  # noqa: S102 - names come from a signature
+    binder: Callable[..., Any] = scope["_bind"]
     binder.__qualname__ = binder.__name__ = shown
     return binder
 
@@ -63,19 +70,8 @@ def split_arguments(
     signature: inspect.Signature, arguments: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The reverse: what to call the function with; `TypeError` where names do not fit."""
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    left = dict(arguments)
-    for name, parameter in signature.parameters.items():
-        if name not in left:
-            continue
-        value = left.pop(name)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            args.append(value)
-        elif parameter.kind is parameter.VAR_POSITIONAL:
-            args.extend(value)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            kwargs.update(value)
-        else:
-            kwargs[name] = value
-    return tuple(args), {**kwargs, **left}
+    unknown = ", ".join(arguments.keys() - signature.parameters.keys())
+    if unknown:
+        raise TypeError(f"merge returned arguments that are no parameters: {unknown}")
+    bound = inspect.BoundArguments(signature, OrderedDict(arguments))
+    return bound.args, bound.kwargs

@@ -300,7 +300,7 @@ async def test_runs_of_one_key_never_overlap(
     calls: list[tuple[int, int, int, int]], concurrency: int
 ) -> None:
     """Whatever comes when, each key runs one call at a time, and each call ran or was replaced."""
-    queue = Queue(concurrency=concurrency)
+    queue = Queue(concurrency=concurrency, drain_timeout=0)
     running: Counter[int] = Counter()
     ran: list[int] = []
 

@@ -136,6 +136,29 @@ async def test_two_runs_of_one_caller_at_once(queue: Queue, clock: VirtualClock)
     assert [await handle for handle in handles] == [("caller", n) for n in range(10)]
 
 
+class Incomparable:
+    """Cannot be compared, as an array cannot."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth of a comparison is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_equal_is_not_the_same(queue: Queue, clock: VirtualClock) -> None:
+    """Callers whose variables are equal, or cannot be compared, each have their own."""
+    values: list[object] = [1, True, 1.0, [], [], {}, {}, Incomparable(), Incomparable()]
+    handles = []
+    for value in values:
+        context = Context()
+        context.run(request.set, value)
+        # All in one breath, as a loop over many requests would be.
+        handles.append(context.run(queue.enqueue_nowait, seen, delay=1))
+    await clock.advance(1)
+    for handle, value in zip(handles, values, strict=True):
+        assert (await handle) is value
+
+
 async def test_a_snooze_keeps_them(queue: Queue, clock: VirtualClock) -> None:
     """The next run of a job that snoozed sees its caller's variables again."""
     observed: list[object] = []
@@ -185,25 +208,30 @@ async def test_the_queue_holds_nobodys_context() -> None:
     assert kept is None, "the queue's own task runs in its starter's context"
 
 
+@pytest.mark.parametrize("mine", [60, 3600], ids=["the next", "a later one"])
 @pytest.mark.parametrize("clock", [VirtualClock, SystemClock])
-async def test_the_wait_for_the_next_timer_holds_nobodys_context(clock: type[Clock]) -> None:
-    """The queue's wait for the next timer does not hold the context of whoever set it."""
+async def test_the_wait_for_a_timer_holds_nobodys_context(clock: type[Clock], mine: float) -> None:
+    """The queue, while it waits for the next timer, does not hold the context of a past caller."""
     # With the system clock no time is spent: what counts is what the armed timer holds.
     queue = Queue(result_ttl=0, clock=clock())
     async with queue:
         body = Body()
         gone = weakref.ref(body)
-        handle = await as_caller(body, queue.enqueue(seen, delay=3600))
+        if mine > 600:
+            await in_context(Context(), queue.enqueue(seen, delay=600))
         for _ in range(5):
-            await asyncio.sleep(0)  # the queue waits for this timer now
-        other = await in_context(Context(), queue.enqueue(seen, delay=7200))
+            await asyncio.sleep(0)  # the queue waits for that one now
+        handle = await as_caller(body, queue.enqueue(seen, delay=mine))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if mine < 600:
+            await in_context(Context(), queue.enqueue(seen, delay=600))
         assert await handle.cancel() is True
         del body, handle
         for _ in range(5):
             await asyncio.sleep(0)
         gc.collect()
         assert gone() is None
-        await other.cancel()
 
 
 async def test_what_the_queue_tells_it_tells_in_nobodys_context(

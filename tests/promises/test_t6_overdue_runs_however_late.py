@@ -153,6 +153,16 @@ async def test_an_eta_past_its_expiry_expires_at_once(queue: Queue, clock: Virtu
     assert ran == ["ran"]
 
 
+@pytest.mark.parametrize("eta", PAST, ids=str)
+async def test_a_past_eta_of_any_year_may_have_expired(
+    queue: Queue, clock: VirtualClock, eta: datetime
+) -> None:
+    """Whether a past eta has expired is reckoned from itself, in whatever year it lies."""
+    handle = await queue.options(eta=eta, expires=60).enqueue(noop)
+    await clock.advance(0)
+    assert handle.state is State.EXPIRED
+
+
 async def test_a_crowd_that_expired_does_not_slip_through(
     queue: Queue, clock: VirtualClock
 ) -> None:

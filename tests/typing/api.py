@@ -84,7 +84,9 @@ async def pending() -> None:
     """The waiting call has the type of its task, by arguments or by key."""
     assert_type(await count.pending(1, "typo"), Handle[int] | None)
     await count.pending("1")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
-    assert_type(await queue.pending(plain, "k"), Handle[Any] | None)
+    assert_type(await queue.pending(plain, "k"), Handle[list[str]] | None)
+    assert_type(await queue.pending(count, "k"), Handle[int] | None)
+    assert_type(await queue.pending("billing.plain", "k"), Handle[Any] | None)
 
 
 async def any_callable(method: Callable[[int], str]) -> None:
