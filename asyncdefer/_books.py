@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 from asyncdefer._clock import Clock
 from asyncdefer._core.agenda import Agenda
@@ -34,6 +35,8 @@ class Books:
         self.agenda = agenda
         self.ledger = ledger
         self.runs = runs
+        self.named: WeakValueDictionary[int, Call] = WeakValueDictionary()
+        """Calls whose id was told to somebody; one that was replaced lives while it is held."""
 
     def live(self, call: Call) -> Call | Running | None:
         """The waiting call or the run that a call has become; None if it has ended."""
@@ -91,6 +94,9 @@ class Books:
         for run in self.runs.values():
             if run.call.id == id_:
                 return run.call
+        told = self.named.get(id_)
+        if told is not None and self.newest(told) != id_ and self.live(told) is not None:
+            return told  # it was replaced, and somebody still holds its handle
         return self.ledger.find(id_, self.clock.steady())
 
     def jobs(self) -> list[tuple[int, int, Call | Running]]:
@@ -110,8 +116,8 @@ class Books:
     def view(self, eta: int, what: Call | Running) -> Job:
         """A job as the public record shows it."""
         call = what if isinstance(what, Call) else what.call
-        ahead = self.ahead()
         answer = self.answer(call)
+        self.named[call.id] = call
         state = answer.state or (State.RUNNING if isinstance(what, Running) else State.SCHEDULED)
         started = what.started if isinstance(what, Running) else answer.started
         return Job(
@@ -122,11 +128,11 @@ class Books:
             eta=moment(eta),
             attempt=self.attempt(call),
             calls=call.calls,
-            enqueued_at=moment((call.id >> 20) * 1000 + ahead),
-            started_at=None if started is None else moment(started + ahead),
-            finished_at=None if answer.state is None else moment(answer.finished + ahead),
+            enqueued_at=moment((call.id >> 20) * 1000),
+            started_at=None if started is None else moment(started),
+            finished_at=None if answer.state is None else moment(answer.finished),
             error=job_error(answer.error) if state is State.FAILED and answer.error else None,
-            read_arguments=partial(_arguments, call),
+            read_arguments=partial(_arguments, call.task, call.args, call.kwargs),
         )
 
     def stats(self) -> Stats:
@@ -144,6 +150,5 @@ def _one(call: Call, other: Call, mine: Answer | None) -> bool:
     return mine is not None and other.answer is not None and other.answer.final() is mine
 
 
-def _arguments(call: Call) -> dict[str, Any]:
-    task: Any = call.task
-    return bound_arguments(signature_of(task.fn), call.args, call.kwargs)
+def _arguments(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return bound_arguments(signature_of(task.fn), args, kwargs)

@@ -15,6 +15,12 @@ from asyncdefer._task import Accept, Task, TaskDecorator
 from asyncdefer.errors import QueueClosed
 
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _typed_as(_: F) -> Callable[[Any], F]:
+    """To type checkers the decorated function has the overloads of another; nothing else is done."""
+    return lambda function: function
 
 
 class Calls(TaskDecorator):
@@ -25,7 +31,16 @@ class Calls(TaskDecorator):
     """The one door; not for programs."""
 
     @abstractmethod
-    def _callable(self, fn: Callable[..., Any]) -> Task[..., Any]: ...
+    def _hand_over(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        eta: datetime | None,
+        delay: float | timedelta | None,
+        key: str | None,
+    ) -> Handle[Any]:
+        """`accept` for whatever function it may be."""
 
     @abstractmethod
     def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]: ...
@@ -75,7 +90,7 @@ class Calls(TaskDecorator):
         try:
             task = self._callables[fn]
         except (KeyError, TypeError):  # a stranger, or one that has no hash
-            task = self._callable(fn)
+            return self._hand_over(fn, args, kwargs, eta, delay, key)
         return self.accept(task, args, kwargs, eta, delay, key)
 
     @overload
@@ -111,40 +126,10 @@ class Calls(TaskDecorator):
         **kwargs: Any,
     ) -> Handle[Any]:
         """The same from a callback of the loop, without waiting until the call is safe."""
-        return self.accept(self._callable(fn), args, kwargs, eta, delay, key)
+        return self._hand_over(fn, args, kwargs, eta, delay, key)
 
-    @overload
-    def enqueue_from_thread(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, R]],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    @overload
-    def enqueue_from_thread(
-        self,
-        fn: Callable[..., R],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[R]: ...
-    def enqueue_from_thread(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Handle[Any]:
+    @_typed_as(enqueue_nowait)
+    def enqueue_from_thread(self, fn: Any, /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """The same from another thread, which waits until the call is accepted."""
         loop = self._started().loop
         if asyncio._get_running_loop() is loop:  # noqa: SLF001 - the public one raises where we compare
@@ -153,8 +138,7 @@ class Calls(TaskDecorator):
 
         def accept() -> None:
             try:
-                task = self._callable(fn)
-                answer.set_result(self.accept(task, args, kwargs, eta, delay, key))
+                answer.set_result(self.enqueue_nowait(fn, *args, **kwargs))
             except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
                 answer.set_exception(error)
 

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import Context
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from asyncdefer._core.instant import SECOND, duration, moment
@@ -116,11 +116,12 @@ async def wait_until(clock: Clock, when: int, run: Running) -> None:
             run.waits -= 1
 
 
-async def sleep(seconds: float) -> None:
+async def sleep(seconds: float | timedelta) -> None:
     """Sleep: in a job on the queue's clock, elsewhere it is `asyncio.sleep`."""
     run = running.get(None)
-    if run is None or seconds <= 0:
-        await asyncio.sleep(seconds)
+    span = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+    if run is None or span <= 0:
+        await asyncio.sleep(span)
         return
     clock: Clock = run.scheduler.clock
-    await wait_until(clock, clock.steady() + duration(seconds), run)
+    await wait_until(clock, clock.steady() + duration(span), run)

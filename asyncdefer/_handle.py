@@ -20,7 +20,7 @@ _NOT_YET = "the job has not ended yet; it goes on"
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Handle(Struct, Generic[R_co], eq=False, weakref=True):
+class Handle(Struct, Generic[R_co], eq=False):
     """A call that was accepted. `await handle` gives its result or raises the job's exception.
 
     The handle of a call that a newer one replaced shows the state, eta and outcome of the
@@ -34,7 +34,7 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
     @property
     def id(self) -> str:
         """The id of this call: digits, greater for a later call."""
-        self._scheduler.named[self._call.id] = self
+        self._scheduler.named[self._call.id] = self._call
         return str(self._call.id)
 
     @property
@@ -80,7 +80,8 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
         return self._value(answer)
 
     def _value(self, answer: Answer) -> Generator[Any, None, R_co]:
-        return cast(R_co, answer.value)
+        value: R_co = answer.value
+        return value
         yield
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:
@@ -101,9 +102,10 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
         scheduler = self._scheduler
         scheduler.check_loop()
         run = running.get(None)
-        if run is not None and scheduler.runs.get(run.call.key) is not run:
-            run = None  # another queue's, or a task that outlived its run
-        if run is not None and run.call.key == self._call.key:
+        if run is not None and run.scheduler.runs.get(run.call.key) is not run:
+            run = None  # a task that outlived its run
+        mine = run is not None and run.scheduler is scheduler
+        if mine and run is not None and run.call.key == self._call.key:
             raise RuntimeError(
                 f"{run!r} awaits the job of its own key, which cannot end or start before this"
                 " run ends: return, and let the caller await"
@@ -117,7 +119,7 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
                 scheduler.clock.steady() + limit, lambda: _time_out(answer, future)
             )
         answer.wait(future, run)
-        if run is not None:
+        if mine:
             scheduler.run_awaits(run, self._call)
         try:
             await future
@@ -126,7 +128,7 @@ class Handle(Struct, Generic[R_co], eq=False, weakref=True):
                 answer.final().leave(future)
             if alarm is not None:
                 alarm.cancel()
-            if run is not None:
+            if mine:
                 scheduler.run_resumes(run, self._call)
 
     async def cancel(self) -> bool:

@@ -44,7 +44,14 @@ class Events:
     """Who listens, and how they are told."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Subscriber] = []
+        subscribers: list[Subscriber] = []
+        self._subscribers = subscribers
+
+        def heard(level: int) -> object:
+            return subscribers or _enabled(level) or _configured()
+
+        self.heard: Callable[[int], object] = heard
+        """True-ish if somebody would notice an event of this level; else it is not even made."""
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Tell `callback` of every event from now on; the result ends that."""
@@ -57,10 +64,6 @@ class Events:
                 self._subscribers.remove(callback)
 
         return unsubscribe
-
-    def heard(self, level: int) -> object:
-        """True-ish if somebody would notice; else an event is not even made."""
-        return self._subscribers or _enabled(level) or _configured()
 
     def emit(self, level: int, event: LogEvent, cause: BaseException | None = None) -> None:
         """Tell all. A subscriber that fails is logged and hurts nobody."""

@@ -10,7 +10,6 @@ import asyncio
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from msgspec import UNSET
 
@@ -32,7 +31,6 @@ from asyncdefer._core.job import (
 from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
 from asyncdefer._core.rules import decide
-from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
 from asyncdefer._runner import judged, perform
 from asyncdefer._task import Task
@@ -77,7 +75,7 @@ class Loop:
         self.ledger = Ledger()
         self.runs: dict[Key, Running] = {}
         self.books = Books(clock, self.agenda, self.ledger, self.runs)
-        self.named: WeakValueDictionary[int, Handle[Any]] = WeakValueDictionary()
+        self.named = self.books.named
         self.closing = False
         self._events = events_
         self._strangers = strangers
@@ -87,7 +85,6 @@ class Loop:
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
-        self._context = NO_CONTEXT
         self._last = 0
         self._next_tick = 0
         self._awake = False
@@ -119,9 +116,9 @@ class Loop:
             self._alarm.cancel()
             self._alarm = None
         self._armed = _FAR
-        self._context = NO_CONTEXT
         agenda = self.agenda
         expired = agenda.take_due(steady, wall, _LINES)
+        self.ledger.purge(steady)
         told = bool(self._heard(DEBUG))
         started: list[Running] = []
         for _ in range(_STARTS):
@@ -180,7 +177,7 @@ class Loop:
         late = started - call.eta if started > call.eta else 0
         due = call.eta + self._ahead if call.steady else call.eta
         more = call.more
-        run = Running(call, more.attempt + 1, steady, late, due, self)
+        run = Running(call, more.attempt + 1, steady + self._ahead, late, due, self)
         self.runs[call.key] = run
         self.ledger.started(late)
         if more.window is not None and more.window > steady:
@@ -193,7 +190,7 @@ class Loop:
             run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
         # Not loop.create_task: a task factory of the program (an eager one, say) has no say here.
         work = perform(run, task, self._threads, self._conclude)
-        run.task_of_loop = asyncio.Task(work, loop=self.loop, context=call.context.copy())
+        run.task_of_loop = asyncio.Task(work, loop=self.loop, context=call.context)
         return run
 
     def _check_begun(self, started: list[Running]) -> None:
@@ -268,21 +265,23 @@ class Loop:
         if ttl is UNSET:
             ttl = self._result_ttl
         until = _FAR if ttl is None else now + ttl
+        ended = now + self._ahead
         value, error = verdict.value, verdict.error
         answer = call.answer
         if answer is None:
-            answer = Answer(state, call.id, eta, attempt, started, now, until, value)
+            answer = Answer(state, call.id, eta, attempt, started, ended, until, value)
             call.answer = answer
         else:
             answer = answer.final()
             answer.state, answer.id, answer.eta, answer.attempt = state, call.id, eta, attempt
-            answer.started, answer.finished, answer.until = started, now, until
+            answer.started, answer.finished, answer.until = started, ended, until
             answer.value = value
         if error is not None:
             answer.error, answer.traceback = error, error.__traceback__
         self.ledger.counts[state] += 1
         call.context = NO_CONTEXT
-        self.ledger.keep(call)
+        if until > now:
+            self.ledger.keep(call)
         identity = call.task.identity
         if identity is not call.task.name:
             self._strangers.pop(identity, None)  # a bare function is held no longer than its jobs
@@ -351,6 +350,7 @@ class Loop:
         if not self._events.heard(level):
             return
         if call is not None:
+            self.named[call.id] = call
             values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
         event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
         self._events.emit(level, event, cause)

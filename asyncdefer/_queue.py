@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, NoReturn, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -212,12 +212,17 @@ class Queue(Calls):
         identity = function if _is_hashable(function) else id(function)
         return make_task(function, name_of(function), Options(), identity)
 
-    def _callable(self, fn: Callable[..., Any]) -> Task[..., Any]:
-        """The task of what `enqueue` was given, which must not share parameter names with it."""
-        try:
-            task = self._callables.get(fn)
-        except TypeError:  # not hashable
-            task = None
+    def _hand_over(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        eta: datetime | None,
+        delay: float | timedelta | None,
+        key: str | None,
+    ) -> Handle[Any]:
+        hashable = _is_hashable(fn)
+        task = self._callables.get(fn) if hashable else None
         if task is None:
             task = self.task_of(fn)
             if task.collides is not None:
@@ -225,9 +230,10 @@ class Queue(Calls):
                     f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
                     " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
                 )
-            if _is_hashable(fn):
-                self._callables[fn] = task
-        return task
+        handle = self.accept(task, args, kwargs, eta, delay, key)
+        if hashable:
+            self._callables[fn] = task  # only now: a call that is refused leaves nothing behind
+        return handle
 
     # -- questions
 
@@ -240,9 +246,6 @@ class Queue(Calls):
         """The handle of an id; None if nothing is known of it (any more)."""
         scheduler = self._started()
         number = _number(id)
-        held = scheduler.named.get(number)
-        if held is not None:
-            return held
         call = scheduler.books.find(number)
         return None if call is None else Handle(scheduler, call)
 

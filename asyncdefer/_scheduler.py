@@ -81,31 +81,30 @@ class Scheduler(Loop):
         if _running_loop() is not self._open:
             self._refuse()
         now = self._steady()
-        rule, make_key, plain, more = task.rule, task.make_key, task.plain, NOTHING_MORE
+        rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
         when: int | None = None
-        span = task.delay
         if given is not None:
             more = More(options=given)
             if given.defer is not UNSET:
-                rule = given.defer
-                make_key = None if rule is None else task.key_maker(rule)
-                plain = rule is None or rule.plain
+                make_key = None if given.defer is None else task.key_maker(given.defer)
+                rule = None if given.defer is None or given.defer.plain else given.defer
             key = given.key or None
-            when = given.eta if isinstance(given.eta, int) else None
+            if given.eta is not UNSET:
+                when = given.eta
             if given.delay is not UNSET:
                 span = given.delay or 0
-        if make_key is None or key is not None:
+        if make_key is not None and key is None:
+            key = make_key(*args, **kwargs)
+        else:
             if task.check is not None:
                 task.check(*args, **kwargs)
             if key is not None:
                 checked_key(key)
-        else:
-            key = make_key(*args, **kwargs)
         if delay is not None:
             if eta is not None:
                 raise TypeError("give eta or delay, not both")
             span = duration(delay)
-        if eta is not None:
+        elif eta is not None:
             when = instant(eta)
         if when is None:
             steady = True
@@ -114,33 +113,29 @@ class Scheduler(Loop):
                 within(when)
         else:
             steady = False
-            ahead = self.clock.wall() - now
-            order = when - ahead
+            order = when - self.clock.wall() + now
         if now >= self._next_tick:
             self._next_tick = now + 1000 - now % 1000
-            self._last = max(self._last, now // 1000 << 20 & _ID)
+            self._last = max(self._last, (now + self._ahead) // 1000 << 20 & _ID)
         self._last = number = self._last + 1
         agenda = self.agenda
         old = None
         kwargs = kwargs or NO_KWARGS
         context = copy_context()
-        if context == self._context:
-            context = self._context  # one object for all calls of a request; runs take copies
-        else:
-            self._context = context
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
             agenda.place(call, order <= now, order)
         else:
             full: Key = (task.identity, key)
             old = agenda.waiting.get(full)
-            calls, answer = (
-                (1, None) if old is None else (old.calls + 1, old.answer or old.shared())
-            )
+            if old is None:
+                calls, answer = 1, None
+            else:  # with its own key object, which dicts find faster than an equal one
+                full, calls, answer = old.key, old.calls + 1, old.answer or old.shared()
             call = Call(
                 number, task, full, when, steady, args, kwargs, context, calls, more, answer
             )
-            if not plain and rule is not None:
+            if rule is not None:
                 ahead = self.books.ahead()
                 call = _by_rule(call, old, rule, task, now, ahead)
                 order = call.eta if call.steady else call.eta - ahead
@@ -211,7 +206,7 @@ class Scheduler(Loop):
             more=More(options=call.more.options),
         )  # fmt: skip
         self.ledger.forget(number)
-        self.named.pop(number, None)
+        self.named[number] = again
         self.agenda.place(again, True, now)
         self.ledger.accepted += 1
         self._tell(DEBUG, "job_accepted", again, eta=moment(self.books.wall_eta(again)))

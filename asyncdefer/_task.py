@@ -5,7 +5,6 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Hashable, Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
@@ -27,27 +26,15 @@ R_co = TypeVar("R_co", covariant=True)
 
 RESERVED = ("eta", "delay", "key")
 
-
-class Accept(Protocol):
-    """How a queue takes a call in."""
-
-    def __call__(
-        self,
-        task: "Task[..., Any]",
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        eta: datetime | None = None,
-        delay: float | timedelta | None = None,
-        key: str | None = None,
-        given: Options | None = None,
-    ) -> Handle[Any]: ...
+Accept = Callable[..., Handle[Any]]
+"""How a queue takes a call in: see `Scheduler.accept`."""
 
 
 class Home(Protocol):
     """The queue of a task, as the task sees it."""
 
     @property
-    def accept(self) -> "Accept": ...
+    def accept(self) -> Accept: ...
 
     async def pending(self, task: "Task[P, R]", key: str) -> Handle[R] | None: ...
 
@@ -72,11 +59,9 @@ class Task(Generic[P, R_co]):
         if signature is not None:
             self.check = compile_binder(signature, (), name)
         self.delay: int = declared.delay or 0
-        self.rule: Defer | None = declared.defer or None
-        self.plain: bool = self.rule is None or self.rule.plain
-        self.make_key: KeyMaker | None = None
-        if self.rule is not None:
-            self.make_key = self.key_maker(self.rule)
+        rule: Defer | None = declared.defer or None
+        self.make_key: KeyMaker | None = None if rule is None else self.key_maker(rule)
+        self.folding = None if rule is None or rule.plain else rule
 
     def key_maker(self, rule: Defer) -> KeyMaker:
         """The function that checks the arguments of a call and makes its key by this rule."""

@@ -12,7 +12,9 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any
 
-_Work = tuple[Context, Callable[[], Any], "asyncio.Future[_Result]", asyncio.AbstractEventLoop]
+_Work = tuple[
+    Context, list[Callable[[], Any]], "asyncio.Future[_Result]", asyncio.AbstractEventLoop
+]
 _Result = tuple[Any, BaseException | None]
 
 
@@ -38,12 +40,15 @@ class ThreadPool:
         if self._started < min(self._busy, self._size):
             self._started += 1
             threading.Thread(target=_work, args=(self._work,), daemon=True).start()
-        self._work.put((copy_context(), function, done, loop))
+        token = [function]
+        self._work.put((copy_context(), token, done, loop))
         try:
             while not done.done():
                 try:
                     await asyncio.shield(done)
                 except asyncio.CancelledError:
+                    if _taken(token) is not None:
+                        raise  # no thread had begun, and now none will
                     if task is not None and task.cancelling() > asked():
                         raise
         finally:
@@ -62,7 +67,10 @@ class ThreadPool:
 
 def _work(work: "SimpleQueue[_Work | None]") -> None:
     while (item := work.get()) is not None:
-        context, function, done, loop = item
+        context, token, done, loop = item
+        function = _taken(token)
+        if function is None:
+            continue
         # A StopIteration or SystemExit must not travel through a future, so it goes as a value.
         result: _Result
         try:
@@ -73,7 +81,15 @@ def _work(work: "SimpleQueue[_Work | None]") -> None:
             loop.call_soon_threadsafe(_settle, done, result)
         except RuntimeError:
             return  # the loop has ended without us
-        del item, context, function, done, result
+        del item, context, token, function, done, result
+
+
+def _taken(token: list[Callable[[], Any]]) -> Callable[[], Any] | None:
+    """The function, for whoever comes first: the thread that calls it or who cancels."""
+    try:
+        return token.pop()
+    except IndexError:
+        return None
 
 
 def _settle(done: "asyncio.Future[_Result]", result: _Result) -> None:

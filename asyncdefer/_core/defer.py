@@ -186,6 +186,8 @@ def folded(old: Call, new: Call, rule: Defer, fn: Callable[..., Any], now: int, 
             bound_arguments(signature, old.args, old.kwargs),
             bound_arguments(signature, new.args, new.kwargs),
         )
+        if not isinstance(merged, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - a user's function
+            raise TypeError(f"keep: {rule.keep!r} must return the arguments as a dict")
         args, kwargs = split_arguments(signature, merged)
         signature.bind(*args, **kwargs)
     more: More = new.more

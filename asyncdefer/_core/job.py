@@ -49,8 +49,8 @@ NOTHING_MORE: Final = More()
 class Answer(Struct, eq=False):
     """What all waiters of one key share, from the first call of the burst to the outcome.
 
-    `state` is None until the job ended. `eta` is on the wall clock, `started`, `finished`
-    and `until` (how long it can be looked up) on the steady one. `waiters` maps a future to the run that waits on it, if
+    `state` is None until the job ended. `eta` is on the wall clock, as are `started` and
+    `finished`; `until`, how long it can be looked up, is on the steady one. `waiters` maps a future to the run that waits on it, if
     it is a run that waits. `follows`: the answer this one gave way to.
     """
 
@@ -108,7 +108,7 @@ class Answer(Struct, eq=False):
         self.waiters = None
 
 
-class Call(Struct, eq=False):
+class Call(Struct, eq=False, weakref=True):
     """A call that waits. `eta` counts on the steady clock or on the wall clock (`steady`).
 
     `calls`: how many calls were folded into this one; 0 is the empty call that keeps the window

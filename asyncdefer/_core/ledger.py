@@ -68,6 +68,12 @@ class Ledger:
         if len(ended) > KEPT:
             ended.popitem(last=False)
 
+    def purge(self, now: int) -> None:
+        """Let go of those at the front whose time is over."""
+        ended = self._ended
+        while ended and next(iter(ended.values())).shared().final().until <= now:
+            ended.popitem(last=False)
+
     def find(self, id_: int, now: int) -> Call | None:
         """The ended job of an id, as long as it is kept."""
         call = self._ended.get(id_)

@@ -31,6 +31,11 @@ class Defer(Struct, frozen=True):
     leading: bool = False
     keep: Literal["last", "first"] | Merge = "last"
 
+    @property
+    def plain(self) -> bool:
+        """Newest call wins, and nothing else to remember."""
+        return self.keep == "last" and not self.leading and self.max_wait is None
+
     def __post_init__(self) -> None:
         if isinstance(self.params, str):
             raise TypeError(f'defer takes a list of parameter names: defer=["{self.params}"]')
@@ -47,11 +52,6 @@ class Defer(Struct, frozen=True):
     def bound(self) -> int | None:
         """`max_wait` in microseconds."""
         return None if self.max_wait is None else duration(self.max_wait, "max_wait")
-
-    @property
-    def plain(self) -> bool:
-        """Newest call wins, and nothing else to remember."""
-        return self.keep == "last" and not self.leading and self.max_wait is None
 
 
 DeferRule = bool | Sequence[str] | Callable[..., Any] | Defer

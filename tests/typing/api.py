@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, assert_type
 
-from asyncdefer import Defer, Handle, Job, Queue, Run, State, Stats, Tasks, current, sleep
+from asyncdefer import Defer, Handle, Job, Queue, Run, State, Stats, Task, Tasks, current, sleep
 from asyncdefer.testing import VirtualClock, virtual
 
 queue = Queue(concurrency=10, threads=4, result_ttl=60, drain_timeout=2)
@@ -102,9 +102,24 @@ async def any_callable(method: Callable[[int], str]) -> None:
     assert_type(await queue.enqueue(count, 1, "typo"), Handle[int])
     assert_type(await queue.enqueue(plain, 1, delay=5), Handle[list[str]])
     assert_type(queue.enqueue_nowait(local, "a"), Handle[int])
+    assert_type(queue.enqueue_nowait(plain, 1.0, key="k"), Handle[list[str]])
+    assert_type(queue.enqueue_from_thread(local, "a", delay=5), Handle[int])
     assert_type(queue.enqueue_from_thread(plain, 1.0), Handle[list[str]])
+    queue.enqueue_from_thread(local, eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await queue.enqueue(local, "a", eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await queue.enqueue(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def any_task(task: Task[[int], str]) -> None:
+    """A task of either kind can be handed on; what a call of it gives is known by its subclass."""
+    assert_type(await task.enqueue(1), Handle[str])
+    assert_type(await queue.enqueue(task, 1), Handle[Any])
+    assert_type(await queue.pending(task, "k"), Handle[str] | None)
+    await any_task(queue.task("a.name", delay=5)(str))
+    await any_task(count)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for one in (task, count, "billing.plain", None):
+        queue.pause(one)
+        queue.resume(one)
 
 
 async def called() -> None:

@@ -1,0 +1,25 @@
+from asyncdefer._core.lane import Lane
+
+
+def test_a_lane_is_open_and_empty_at_first() -> None:
+    """A lane may be left unless it was made shut."""
+    assert not Lane("ready").shut
+    assert Lane("busy", shut=True).shut
+    assert len(Lane("ready").lines) == 0
+
+
+def test_a_lane_shows_its_name_its_door_and_its_length() -> None:
+    """The repr is good enough to assert on."""
+    lane = Lane("paused mail", shut=True)
+    lane.lines.push((1, 1, 1))
+    assert repr(lane) == "<Lane paused mail shut 1 lines>"
+    lane.shut = False
+    assert repr(lane) == "<Lane paused mail open 1 lines>"
+
+
+def test_who_stands_leaves_by_order_then_by_id() -> None:
+    """Among those who stand the earliest claim goes first, then the oldest call."""
+    lane = Lane("ready")
+    for line in ((5, 2, "b"), (4, 9, "c"), (5, 1, "a")):
+        lane.lines.push(line)
+    assert [lane.lines.pop() for _ in range(3)] == [(4, 9, "c"), (5, 1, "a"), (5, 2, "b")]

@@ -1,0 +1,132 @@
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from asyncdefer._core.instant import LAST, SECOND, instant
+from asyncdefer._core.job import Again, Call, More, Outcome
+from asyncdefer._core.lifecycle import Event
+from asyncdefer._core.options import Options
+from asyncdefer._core.rules import decide, expiry, message_of, presentable
+from asyncdefer.errors import GiveUp, JobCancelled, JobFailed, Snooze
+
+MakeCall = Callable[..., Call]
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+# -- until when may it start
+
+
+@pytest.mark.parametrize(
+    ("of_task", "of_call", "ends"),
+    [
+        (None, None, None),
+        (5, None, 105),
+        (None, Options(expires=3), 103),
+        (5, Options(expires=3), 103),
+        (5, Options(expires=None), None),
+        (5, Options(timeout=1), 105),
+    ],
+)
+def test_expiry_is_eta_and_expires(
+    of_task: int | None, of_call: Options | None, ends: int | None, make_call: MakeCall
+) -> None:
+    """On the clock of the eta; what the call says counts before what the task says."""
+    assert expiry(make_call(100, expires=of_task, more=More(options=of_call))) == ends
+
+
+# -- what follows
+
+
+def test_a_value_is_the_end() -> None:
+    """A run that returned has succeeded with what it returned."""
+    outcome = Outcome(Event.SUCCEED, value=5)
+    assert decide(outcome, 10) == outcome
+
+
+def test_a_snooze_runs_again_by_the_clock_of_what_it_named() -> None:
+    """A delay counts from the end of the run on the steady clock, an eta on the wall clock."""
+    eta = datetime(2027, 1, 1, tzinfo=UTC)
+    for snooze, again in [
+        (Snooze(2), Again(Event.SNOOZE, 10 + 2 * SECOND, steady=True)),
+        (Snooze(0), Again(Event.SNOOZE, 10, steady=True)),
+        (Snooze(timedelta(seconds=1)), Again(Event.SNOOZE, 10 + SECOND, steady=True)),
+        (Snooze(eta=eta), Again(Event.SNOOZE, instant(eta), steady=False)),
+    ]:
+        assert decide(Outcome(Event.SNOOZE, error=snooze), 10) == again
+
+
+def test_a_snooze_beyond_all_time_is_a_failure() -> None:
+    """The job gets the ValueError that an enqueue would get."""
+    verdict = decide(Outcome(Event.SNOOZE, error=Snooze(LAST / SECOND)), 10 * SECOND)
+    assert isinstance(verdict, Outcome)
+    assert verdict.event is Event.FAIL
+    assert isinstance(verdict.error, ValueError)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), GiveUp("enough"), TimeoutError(), Silent()])
+def test_a_failure_ends_with_the_job_s_own_exception(error: Exception) -> None:
+    """An exception reaches the waiters as itself."""
+    verdict = decide(Outcome(Event.FAIL, error=error), 10)
+    assert isinstance(verdict, Outcome)
+    assert verdict.event is Event.FAIL
+    assert verdict.error is error
+
+
+def test_a_failure_that_no_waiter_could_stand_is_wrapped() -> None:
+    """A SystemExit of a job does not end the program of those who wait."""
+    verdict = decide(Outcome(Event.FAIL, error=SystemExit(3)), 10)
+    assert isinstance(verdict, Outcome)
+    assert isinstance(verdict.error, JobFailed)
+
+
+@pytest.mark.parametrize("event", [Event.CANCEL, Event.DROP, Event.EXPIRE])
+def test_other_ends_stay_as_they_are(event: Event) -> None:
+    """Cancelled, dropped and expired are decided already."""
+    outcome = Outcome(event, error=JobCancelled("x"))
+    assert decide(outcome, 10) is outcome
+
+
+# -- how a waiter gets it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(5), StopAsyncIteration()],
+)
+def test_what_would_hurt_a_waiter_is_its_cause(error: BaseException) -> None:
+    """JobFailed with the type and text of the original, which is its `__cause__`."""
+    failure = presentable(error)
+    assert isinstance(failure, JobFailed)
+    assert failure.__cause__ is error
+    assert failure.type == type(error).__name__
+    assert failure.message == str(error)
+    assert str(failure).startswith(type(error).__name__)
+
+
+def test_a_stop_iteration_that_left_a_coroutine_is_found_again() -> None:
+    """Python makes a RuntimeError of it; the waiter is told what it was."""
+    stop = StopIteration(5)
+    error = RuntimeError("coroutine raised StopIteration")
+    error.__cause__ = stop
+    failure = presentable(error)
+    assert isinstance(failure, JobFailed)
+    assert failure.type == "StopIteration"
+    assert failure.__cause__ is stop
+
+
+def test_any_other_runtime_error_is_itself() -> None:
+    """Also one that has a cause."""
+    error = RuntimeError("x")
+    error.__cause__ = ValueError()
+    assert presentable(error) is error
+
+
+def test_an_error_that_cannot_tell_its_text_has_one() -> None:
+    """A `__str__` that raises breaks nothing."""
+    assert message_of(ValueError("x")) == "x"
+    assert message_of(Silent()) == "<no text: its __str__ raised ZeroDivisionError>"
