@@ -190,7 +190,7 @@ class Loop:
             run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
         # Not loop.create_task: a task factory of the program (an eager one, say) has no say here.
         work = perform(run, task, self._threads, self._conclude)
-        run.task_of_loop = asyncio.Task(work, loop=self.loop, context=call.context)
+        run.task_of_loop = asyncio.Task(work, loop=self.loop, context=call.context.copy())
         return run
 
     def _check_begun(self, started: list[Running]) -> None:

@@ -15,6 +15,7 @@ from msgspec import UNSET, structs
 from asyncdefer._core.defer import folded, opened
 from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment, within
 from asyncdefer._core.job import (
+    NO_CONTEXT,
     NO_KWARGS,
     NOTHING_MORE,
     Call,
@@ -121,7 +122,7 @@ class Scheduler(Loop):
         agenda = self.agenda
         old = None
         kwargs = kwargs or NO_KWARGS
-        context = copy_context()
+        context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
             agenda.place(call, order <= now, order)

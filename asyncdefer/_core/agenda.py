@@ -50,21 +50,19 @@ class Agenda:
         its claim, and takes the place there of the one it replaces.
         """
         key = call.key
-        waiting = self.waiting
-        old = waiting.get(key)
-        waiting[key] = call
-        if old is None:
+        old = self.waiting.setdefault(key, call)
+        if old is call:
             if type(key) is not int:
                 self._keys[call.id] = key
                 if not call.calls:
                     self.empty += 1
             if due:
                 self._stand(call, order, None)
-            elif call.steady:
-                self.steady.push((call.eta, call.id, key))
             else:
-                self.wall.push((call.eta, call.id, key))
+                line = (call.eta, call.id, key)
+                (self.steady if call.steady else self.wall).push(line)
             return None
+        self.waiting[key] = call
         if type(key) is not int:
             del self._keys[old.id]
             self._keys[call.id] = key

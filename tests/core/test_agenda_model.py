@@ -309,9 +309,7 @@ class Pair:
             model.reopen()
             assert self.agenda.is_due(steady, wall) == any(e.lane for e in model.entries)
 
-    def _looked_at(
-        self, found: list[tuple[Entry, int]], limit: int
-    ) -> list[tuple[Entry, int]]:
+    def _looked_at(self, found: list[tuple[Entry, int]], limit: int) -> list[tuple[Entry, int]]:
         """A short turn comes to some of those that are due: to the earliest, and not to more."""
         stands = self.agenda.standing
         come, left = [], []

@@ -73,6 +73,8 @@ def same(value: Any) -> Any:
         return (type(value), frozenset(same(member) for member in value))
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return (type(value), value.astimezone(dt.UTC))
+    if isinstance(value, bytearray):
+        return (bytearray, bytes(value))
     if isinstance(value, float):
         return (float, repr(value))
     if isinstance(value, Decimal):
@@ -117,12 +119,14 @@ HASHABLE = st.recursive(
 )
 VALUES = st.recursive(
     ATOMS | FREE,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner)
-    | st.dictionaries(st.sampled_from(["a", "b", "$", "v"]), inner, max_size=2)
-    | st.dictionaries(HASHABLE, inner, max_size=2)
-    | st.sets(HASHABLE, max_size=3)
-    | st.frozensets(HASHABLE, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(st.sampled_from(["a", "b", "$", "v"]), inner, max_size=2)
+        | st.dictionaries(HASHABLE, inner, max_size=2)
+        | st.sets(HASHABLE, max_size=3)
+        | st.frozensets(HASHABLE, max_size=3)
+    ),
     max_leaves=6,
 )
 
