@@ -32,13 +32,7 @@ class Calls(TaskDecorator):
 
     @abstractmethod
     def _hand_over(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        eta: datetime | None,
-        delay: float | timedelta | None,
-        key: str | None,
+        self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any
     ) -> Handle[Any]:
         """`accept` for whatever function it may be."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, NoReturn, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -118,7 +118,7 @@ class Queue(Calls):
         )
         self.accept = self._scheduler.accept
         for identity in self._paused:
-            self._scheduler.agenda.pause(identity)
+            self._scheduler.agenda.lanes.pause(identity)
 
     async def close(self) -> None:
         """Stop accepting, let running jobs end within `drain_timeout`, cancel the rest.
@@ -213,13 +213,7 @@ class Queue(Calls):
         return make_task(function, name_of(function), Options(), identity)
 
     def _hand_over(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        eta: datetime | None,
-        delay: float | timedelta | None,
-        key: str | None,
+        self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any
     ) -> Handle[Any]:
         hashable = _is_hashable(fn)
         task = self._callables.get(fn) if hashable else None
@@ -315,14 +309,14 @@ class Queue(Calls):
         identity = None if task is None else self.task_of(task).identity
         self._paused.add(identity)
         if self._scheduler is not None:
-            self._scheduler.agenda.pause(identity)
+            self._scheduler.agenda.lanes.pause(identity)
 
     def resume(self, task: Callable[..., Any] | str | None = None) -> None:
         """Start them again, the overdue at once."""
         identity = None if task is None else self.task_of(task).identity
         self._paused.discard(identity)
         if self._scheduler is not None:
-            self._scheduler.agenda.resume(identity)
+            self._scheduler.agenda.lanes.resume(identity)
             self._scheduler.wake()
 
     def __repr__(self) -> str:

@@ -61,7 +61,7 @@ class Task(Generic[P, R_co]):
         self.delay: int = declared.delay or 0
         rule: Defer | None = declared.defer or None
         self.make_key: KeyMaker | None = None if rule is None else self.key_maker(rule)
-        self.folding = None if rule is None or rule.plain else rule
+        self.folding: Defer | None = None if rule is None or rule.plain else rule
 
     def key_maker(self, rule: Defer) -> KeyMaker:
         """The function that checks the arguments of a call and makes its key by this rule."""

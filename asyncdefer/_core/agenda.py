@@ -14,10 +14,10 @@ while a slot is free. If something else is shut for it (its task is paused, a ru
 under way), it moves on to that lane and comes back through `ready` when that lane opens.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 from asyncdefer._core.job import Call, Key
-from asyncdefer._core.lane import Lane
+from asyncdefer._core.lane import BUSY, Lanes
 from asyncdefer._core.rules import expiry
 from asyncdefer._core.timeline import Line, Timeline
 
@@ -31,15 +31,12 @@ class Agenda:
         self.running: dict[Key, Call] = {}
         self.steady = Timeline()
         self.wall = Timeline()
-        self.ready = Lane("ready")
+        self.lanes = Lanes()
+        self.ready = self.lanes.ready
         self.empty = 0  # waiting calls that stand for nobody (calls == 0)
         self._keys: dict[int, Key] = {}  # id -> key, of waiting calls that have a key of their own
         self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
-        self._standing: dict[Key, Line] = {}  # the lane's line of each call that stands in one
-        self._elsewhere: dict[Key, Lane] = {}  # the lane of those that do not stand in `ready`
-        self._busy = Lane("busy", shut=True)  # behind the run of their own key; lines not kept
-        self._paused: dict[Hashable, Lane] = {}
-        self._opened: list[Lane] = []  # lanes that opened and still have lines
+        self._standing = self.lanes.standing
 
     # -- calls come and go
 
@@ -70,7 +67,7 @@ class Agenda:
         if key in self._standing:
             had = self._lines.get(key)
             if not due:
-                self._leave(key)
+                self.lanes.leave(key)
             self._redraw(call, old, had, expiry(call) if due else call.eta)
             return old
         had = self._lines.get(key, old.eta)
@@ -103,7 +100,7 @@ class Agenda:
         if call is not None:
             had = self._expected(key, call)
             if key in self._standing:
-                self._leave(key)
+                self.lanes.leave(key)
             self._redraw(call, call, had, None)
             self._forget(key, call)
         return call
@@ -135,13 +132,12 @@ class Agenda:
             if not call.calls:  # nobody replaced the empty call of a leading window
                 self._forget(call.key, call)
             elif ends is not None and ends - shift <= steady:
-                self._leave(call.key)
+                self.lanes.leave(call.key)
                 self._forget(call.key, call)
                 expired.append(call)
             elif call.key not in self._standing:
                 self._stand(call, call.eta - shift, None)
-        while self._opened and limit > 0:
-            limit = self._drain(self._opened[0], limit)
+        self.lanes.drain(limit)
         return expired
 
     def _earliest(self, ahead: int) -> tuple[Timeline, Line | None, int]:
@@ -168,6 +164,7 @@ class Agenda:
         Those whose time has run out meanwhile go to `expired` instead.
         """
         pop, standing, running = self.ready.lines.pop, self._standing, self.running
+        paused = self.lanes.paused
         if self.ready.shut:
             return None
         while len(running) < self.concurrency:
@@ -180,10 +177,10 @@ class Agenda:
                 continue
             call = self.waiting[key]
             if key in running:
-                self._enter(line[0], call, self._busy)
+                self.lanes.enter(line, BUSY)
                 continue
-            if self._paused and (lane := self._paused.get(call.task.identity)) is not None:
-                self._enter(line[0], call, lane)
+            if paused and (lane := paused.get(call.task.identity)) is not None:
+                self.lanes.enter(line, lane)
                 continue
             del standing[key]
             had = self._lines.get(key)
@@ -201,7 +198,7 @@ class Agenda:
 
     def startable(self) -> bool:
         """Somebody may be able to start at once."""
-        if self._opened:
+        if self.lanes.opened:
             return True
         ready = self.ready
         if ready.shut or len(self.running) >= self.concurrency:
@@ -211,37 +208,7 @@ class Agenda:
     def release(self, key: Key) -> None:
         """The run of a key has ended: its slot is free, and the key's next call may start."""
         del self.running[key]
-        if self._elsewhere and self._elsewhere.get(key) is self._busy:
-            self._enter(self._standing[key][0], self.waiting[key], self.ready)
-
-    def pause(self, identity: Hashable | None) -> None:
-        """Shut the lane of a task, or of the whole queue."""
-        if identity is None:
-            self.ready.shut = True
-        else:
-            lane = self._paused.setdefault(identity, Lane(f"paused {identity}"))
-            lane.shut = True
-
-    def resume(self, identity: Hashable | None) -> None:
-        """Open it again."""
-        if identity is None:
-            self.ready.shut = False
-        elif (lane := self._paused.pop(identity, None)) is not None:
-            lane.shut = False
-            self._opened.append(lane)
-
-    # -- lanes
-
-    def _enter(self, order: int, call: Call, lane: Lane) -> None:
-        """Stand in another lane than before."""
-        line = (order, call.id, call.key)
-        self._standing[call.key] = line
-        if lane is self.ready:
-            self._elsewhere.pop(call.key, None)
-        else:
-            self._elsewhere[call.key] = lane
-        if lane is not self._busy:
-            lane.lines.push(line)
+        self.lanes.release(key)
 
     def _stand(self, call: Call, order: int, old: Call | None) -> None:
         had = None if old is None else self._lines.get(call.key, old.eta)
@@ -250,24 +217,6 @@ class Agenda:
         ends = expiry(call)
         if had is not None or ends is not None:
             self._redraw(call, old or call, had, ends)
-
-    def _leave(self, key: Key) -> None:
-        line = self._standing.pop(key, None)
-        lane = self._elsewhere.pop(key, self.ready)
-        if line is not None and lane is not self._busy:
-            lane.lines.stale += 1
-            lane.lines.compact(lambda line: self._standing.get(line[2]) is line)
-
-    def _drain(self, lane: Lane, limit: int) -> int:
-        """Send those who stood in a lane that opened back through `ready`."""
-        while limit > 0 and not lane.shut and len(lane.lines):
-            line = lane.lines.pop()
-            limit -= 1
-            if self._standing.get(line[2]) is line:
-                self._enter(line[0], self.waiting[line[2]], self.ready)
-        if limit > 0:
-            self._opened.remove(lane)
-        return limit
 
     # -- lines
 
@@ -390,7 +339,7 @@ class Agenda:
         assert set(self._standing) <= set(self.waiting)
         assert set(self._lines) <= set(self.waiting)
         for timeline, steady in ((self.steady, True), (self.wall, False)):
-            timeline._check()  # noqa: SLF001 - a proof of the whole proves its parts
+            timeline._check()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a proof of the whole proves its parts
             live = set(filter(self._live(timeline, None), timeline))
             wanted = {
                 (time, key)
@@ -403,12 +352,6 @@ class Agenda:
             wants = expiry(call) if key in self._standing else call.eta
             has = self._expected(key, call)
             assert wants is None or (has is not None and has <= wants)
-        assert set(self._elsewhere) <= set(self._standing)
-        assert all(self._elsewhere[key] is not self.ready for key in self._elsewhere)
-        lanes = {key: self._elsewhere.get(key, self.ready) for key in self._standing}
-        assert all(key in self.running for key, lane in lanes.items() if lane is self._busy)
-        for lane in (self.ready, *self._paused.values(), *self._opened):
-            lane.lines._check()  # noqa: SLF001 - as above
-            mine = {self._standing[key] for key, stood in lanes.items() if stood is lane}
-            assert mine <= set(lane.lines)
-            assert len(lane.lines) - lane.lines.stale == len(mine)
+        self.lanes._check()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+        busy = {key for key, lane in self.lanes.elsewhere.items() if lane is BUSY}
+        assert busy <= set(self.running)

@@ -1,9 +1,15 @@
-"""A lane: where jobs stand that are due and may not start yet, in the order in which they will.
+"""Lanes: where calls stand that are due and may not start yet, in the order in which they will.
 
-Its lines are (order, id, key); `order` is the time from which a job has a claim to start.
+A line in a lane is (order, id, key); `order` is the time from which the call has a claim to
+start. Who is due stands in `ready` first. If it finds something else shut for it, it moves on to
+that lane, and comes back through `ready` when that one opens.
 """
 
-from asyncdefer._core.timeline import Timeline
+from collections.abc import Hashable
+from typing import Final
+
+from asyncdefer._core.job import Key
+from asyncdefer._core.timeline import Line, Timeline
 
 
 class Lane:
@@ -18,3 +24,82 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {self.name} {'shut' if self.shut else 'open'} {len(self.lines)} lines>"
+
+
+BUSY: Final = Lane("busy", shut=True)
+"""Behind the run of one's own key. At most one call stands there for a key, so no lines are kept."""
+
+
+class Lanes:
+    """Who stands where. A line is live if it is the very line that `standing` has for its key."""
+
+    def __init__(self) -> None:
+        self.ready = Lane("ready")
+        self.standing: dict[Key, Line] = {}
+        self.elsewhere: dict[Key, Lane] = {}  # the lanes of those that do not stand in `ready`
+        self.paused: dict[Hashable, Lane] = {}
+        self.opened: list[Lane] = []  # lanes that opened and still have lines
+
+    def enter(self, line: Line, lane: Lane) -> None:
+        """Stand in another lane than before, with the same claim."""
+        key = line[2]
+        self.standing[key] = line = (line[0], line[1], key)
+        if lane is self.ready:
+            self.elsewhere.pop(key, None)
+        else:
+            self.elsewhere[key] = lane
+        if lane is not BUSY:
+            lane.lines.push(line)
+
+    def leave(self, key: Key) -> None:
+        """Stand nowhere any more."""
+        line = self.standing.pop(key, None)
+        lane = self.elsewhere.pop(key, self.ready)
+        if line is not None and lane is not BUSY:
+            lane.lines.stale += 1
+            lane.lines.compact(lambda line: self.standing.get(line[2]) is line)
+
+    def release(self, key: Key) -> None:
+        """The run of a key has ended: the call behind it is ready."""
+        if self.elsewhere and self.elsewhere.get(key) is BUSY:
+            self.enter(self.standing[key], self.ready)
+
+    def pause(self, identity: Hashable | None) -> None:
+        """Shut the lane of a task, or `ready` itself with None."""
+        if identity is None:
+            self.ready.shut = True
+        else:
+            self.paused.setdefault(identity, Lane(f"paused {identity}", shut=True))
+
+    def resume(self, identity: Hashable | None) -> None:
+        """Open it again."""
+        if identity is None:
+            self.ready.shut = False
+        elif (lane := self.paused.pop(identity, None)) is not None:
+            lane.shut = False
+            self.opened.append(lane)
+
+    def drain(self, limit: int) -> None:
+        """Send those who stand in lanes that opened back through `ready`, at most so many."""
+        while self.opened and limit > 0:
+            lane = self.opened[0]
+            line = lane.lines.pop()
+            if line is None:
+                del self.opened[0]
+            elif self.standing.get(line[2]) is line:
+                self.enter(line, self.ready)
+            limit -= 1
+
+    def _check(self) -> None:
+        """Every invariant, spelled out; for tests."""
+        assert set(self.elsewhere) <= set(self.standing)
+        assert all(lane is not self.ready for lane in self.elsewhere.values())
+        lanes = {key: self.elsewhere.get(key, self.ready) for key in self.standing}
+        known = (self.ready, *self.paused.values(), *self.opened)
+        assert all(lane is BUSY or lane in known for lane in lanes.values())
+        for lane in known:
+            lane.lines._check()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a proof of the whole proves its parts
+            mine = {self.standing[key] for key, stood in lanes.items() if stood is lane}
+            assert mine <= set(lane.lines)
+            if lane not in self.opened:  # those are on their way out and are not counted
+                assert len(lane.lines) - lane.lines.stale == len(mine)

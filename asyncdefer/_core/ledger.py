@@ -78,7 +78,8 @@ class Ledger:
         """The ended job of an id, as long as it is kept."""
         call = self._ended.get(id_)
         if call is not None and call.shared().final().until <= now:
-            return self.forget(id_)
+            self.forget(id_)
+            return None
         return call
 
     def forget(self, id_: int) -> None:

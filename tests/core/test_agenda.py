@@ -126,14 +126,14 @@ def test_no_more_than_the_slots(make_call: MakeCall) -> None:
 def test_a_paused_task_keeps_its_calls(make_call: MakeCall) -> None:
     """The calls of a paused task stand until it is resumed; those of others run."""
     agenda = Agenda(10)
-    agenda.pause("mail")
-    agenda.pause("mail")
+    agenda.lanes.pause("mail")
+    agenda.lanes.pause("mail")
     agenda.place(make_call(1, task="mail", key="a"))
     agenda.place(make_call(2, task="other", key="a"))
     agenda.place(make_call(3, task="mail", key="b"))
     assert started(agenda, 5) == [2]
-    agenda.resume("mail")
-    agenda.resume("mail")
+    agenda.lanes.resume("mail")
+    agenda.lanes.resume("mail")
     assert agenda.startable()
     assert started(agenda, 5) == [1, 3]
 
@@ -141,11 +141,11 @@ def test_a_paused_task_keeps_its_calls(make_call: MakeCall) -> None:
 def test_a_paused_queue_starts_nobody(make_call: MakeCall) -> None:
     """`pause()` without a task shuts everything."""
     agenda = Agenda(10)
-    agenda.pause(None)
+    agenda.lanes.pause(None)
     agenda.place(make_call(1))
     assert started(agenda, 5) == []
     assert not agenda.startable()
-    agenda.resume(None)
+    agenda.lanes.resume(None)
     assert started(agenda, 5) == [1]
 
 
@@ -154,7 +154,7 @@ def test_expiry_strikes_wherever_a_call_stands(where: str, make_call: MakeCall) 
     """A call that has not started at eta + expires is taken out and returned, once."""
     agenda = Agenda(10)
     if where == "paused":
-        agenda.pause("task")
+        agenda.lanes.pause("task")
     if where == "busy":
         agenda.place(make_call(0, "k"), True, 0)
         assert agenda.take(0, 0, []) is not None
@@ -189,14 +189,14 @@ def test_a_call_that_expired_while_it_stood_does_not_start(make_call: MakeCall) 
 def test_a_turn_looks_at_no_more_lines_than_it_may(make_call: MakeCall) -> None:
     """A turn is short, whatever has piled up: on the timelines and in a lane that opened."""
     agenda = Agenda(1_000)
-    agenda.pause("task")
+    agenda.lanes.pause("task")
     for _ in range(100):
         agenda.place(make_call(1))
     agenda.take_due(1, 1, 30)
     assert agenda.lines() == 70
     agenda.take_due(1, 1, EVERYTHING)
     assert agenda.take(1, 1, []) is None
-    agenda.resume("task")
+    agenda.lanes.resume("task")
     agenda.take_due(1, 1, 40)
     assert agenda.startable()
     ids = []
@@ -227,7 +227,7 @@ def test_an_empty_call_holds_a_window_open_and_stands_for_nobody(make_call: Make
 def test_remove_takes_a_call_out_of_any_place(make_call: MakeCall) -> None:
     """A call that is cancelled never starts; what is not there is not removed."""
     agenda = Agenda(1)
-    agenda.pause("task")
+    agenda.lanes.pause("task")
     waits, stands, paused = make_call(50, "a"), make_call(2, "b", expires=9), make_call(1, "c")
     for call in (waits, stands, paused):
         agenda.place(call)
@@ -237,7 +237,7 @@ def test_remove_takes_a_call_out_of_any_place(make_call: MakeCall) -> None:
         assert agenda.remove(call.key) is call
         assert agenda.remove(call.key) is None
         agenda._check()
-    agenda.resume("task")
+    agenda.lanes.resume("task")
     assert started(agenda) == []
     assert agenda.lines() == 0
 
@@ -364,7 +364,7 @@ def test_enqueue_and_cancel_in_a_lane_is_swept(
 ) -> None:
     """Calls that stand in a lane and are cancelled leave less than twice the lines as well."""
     agenda = Agenda(1)
-    agenda.pause(paused if paused == "swept_task" else None)
+    agenda.lanes.pause(paused if paused == "swept_task" else None)
     lines = lane(f"paused {paused}").lines if paused == "swept_task" else agenda.ready.lines
     stay = [make_call(0, str(at), task=paused) for at in range(100)]
     for call in stay:
@@ -380,7 +380,7 @@ def test_enqueue_and_cancel_in_a_lane_is_swept(
     agenda._check()
     assert 100 <= most <= 64 + 2 * 101
     assert held <= 64
-    agenda.resume(paused if paused == "swept_task" else None)
+    agenda.lanes.resume(paused if paused == "swept_task" else None)
     for call in stay:
         assert agenda.remove(call.key) is call
     assert started(agenda) == []

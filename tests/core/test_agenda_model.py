@@ -50,7 +50,8 @@ TASKS = (PLAIN, BRIEF)
 @dataclass(slots=True)
 class Entry:
     """A waiting call. `lane` is None before its eta, then says where it stands; `claim` is its
-    place among those who stand: (order, id)."""
+    place among those who stand: (order, id).
+    """
 
     call: Call
     ends: int | None
@@ -312,7 +313,8 @@ class Pair:
     def _looked_at(self, found: list[tuple[Entry, int]], limit: int) -> list[tuple[Entry, int]]:
         """A short turn comes to some of those that are due: to the earliest, and not to more."""
         stands = self.agenda.standing
-        come, left = [], []
+        come: list[tuple[Entry, int]] = []
+        left: list[tuple[Entry, int]] = []
         for entry, time in found:
             key = entry.call.key
             gone = key not in self.agenda.waiting or (entry.lane is None and stands(key))
@@ -353,11 +355,11 @@ class Pair:
         self.model.release(key)
 
     def pause(self, identity: Hashable | None) -> None:
-        self.agenda.pause(identity)
+        self.agenda.lanes.pause(identity)
         self.model.pause(identity)
 
     def resume(self, identity: Hashable | None) -> None:
-        self.agenda.resume(identity)
+        self.agenda.lanes.resume(identity)
         self.model.resume(identity)
 
     # -- agreement
@@ -506,7 +508,8 @@ TestAgendaMachine.settings = settings(max_examples=200, stateful_step_count=50)
 @dataclass(frozen=True)
 class Course:
     """What a driver is like. `span`: how far etas go; `stride`: how far a turn goes; `crowd`: how
-    many may wait."""
+    many may wait.
+    """
 
     seed: int
     keys: int
@@ -707,8 +710,7 @@ def test_a_planted_bug_is_found_by_the_driver(planted: type[Agenda]) -> None:
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_planted_bug_is_found_by_the_state_machine(planted: type[Agenda]) -> None:
     """A broken agenda does not get through the state machine."""
-    machine = type(planted.__name__, (AgendaMachine,), {"make": planted})
-    machine.TestCase.settings = settings()
+    machine: Any = type(planted.__name__, (AgendaMachine,), {"make": planted})
     with pytest.raises(FAILURES):
         run_state_machine_as_test(
             machine,

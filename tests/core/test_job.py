@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ def test_waiters_follow_the_call_that_theirs_gave_way_to() -> None:
         answer.wait(future, None)
     empty = Answer()
     empty.follow(answers[0])
-    for answer, newer in zip(answers, answers[1:], strict=False):
+    for answer, newer in pairwise(answers):
         answer.follow(newer)
     assert {id(answer.final()) for answer in (*answers, empty)} == {id(answers[-1])}
     answers[-1].wake()

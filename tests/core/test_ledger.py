@@ -95,8 +95,9 @@ def test_a_new_ledger_is_balanced() -> None:
 
 
 def test_conservation() -> None:
-    """accepted + claimed = succeeded + failed + cancelled + replaced + expired + dropped
-    + waiting + running + held, at every moment."""
+    """Accepted + claimed = succeeded + failed + cancelled + replaced + expired + dropped
+    + waiting + running + held, at every moment.
+    """
     random = Random(3)
     ledger = Ledger()
     waiting = running = 0
@@ -126,7 +127,7 @@ def test_conservation() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["accepted", "claimed", "waiting", "running", "held", "succeeded", "failed", "cancelled", "replaced", "expired", "dropped"],  # noqa: E501
+    ["accepted", "claimed", "waiting", "running", "held", "succeeded", "failed", "cancelled", "replaced", "expired", "dropped"],
 )  # fmt: skip
 def test_every_count_is_in_the_balance(field: str) -> None:
     """One job more anywhere, and the law does not hold."""

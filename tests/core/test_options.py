@@ -71,7 +71,7 @@ def test_eta_and_delay_together_are_refused() -> None:
 
 
 @pytest.mark.parametrize("option", ["delay", "timeout", "expires", "result_ttl"])
-@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)])  # noqa: E501  # fmt: skip
+@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)])  # fmt: skip
 def test_a_bad_duration_is_told_by_the_name_of_its_option(
     option: str, value: Any, error: type[Exception]
 ) -> None:

@@ -13,7 +13,7 @@ from asyncdefer._core.signature import (
 )
 
 
-def every_kind(a: int, /, b: int, c: list[int] = [7], *more: int, d: int, e: int = 5, **rest: int) -> None:  # noqa: B006, E501  # fmt: skip
+def every_kind(a: int, /, b: int, c: list[int] = [7], *more: int, d: int, e: int = 5, **rest: int) -> None:  # noqa: B006  # fmt: skip
     """Every kind of parameter, with defaults."""
 
 

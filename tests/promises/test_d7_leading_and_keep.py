@@ -1,6 +1,7 @@
 """D7: `leading` runs the first call at once and the last one at the end; `keep` says what is kept."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -486,6 +487,44 @@ async def test_a_failing_merge_leaves_everything_as_it_was(
     assert handle.eta == clock.now() + timedelta(seconds=5)
     await clock.advance(60)
     assert log.runs == [(10.0, "a", 1)]
+
+
+@pytest.mark.parametrize("meddling", ["enqueue", "cancel", "reschedule"])
+async def test_a_merge_that_uses_the_queue_harms_nobody(
+    queue: Queue, clock: VirtualClock, meddling: str
+) -> None:
+    """Refused or not, a merge that touches its own key breaks no books and stops no other job."""
+    handles: list[asyncdefer.Handle[Any]] = []
+    meddled = False
+
+    def merge(old: Args, new: Args) -> Args:
+        nonlocal meddled
+        if not meddled:
+            meddled = True
+            if meddling == "enqueue":
+                handles.append(queue.enqueue_nowait(note, 1, ["x"]))
+            else:
+                first = handles[0]
+                call = first.cancel() if meddling == "cancel" else first.reschedule(delay=50)
+                with pytest.raises(StopIteration):
+                    call.send(None)  # a merge cannot await; the coroutine does not need to
+        return {**new, "items": old["items"] + new["items"]}
+
+    @queue.task(delay=10, defer=Defer(params=["user"], keep=merge))
+    async def note(user: int, items: list[str]) -> list[str]:
+        return items
+
+    handles.append(await note.enqueue(1, ["a"]))
+    with suppress(Exception):
+        handles.append(await note.enqueue(1, ["b"]))
+    other = await note.enqueue(2, ["other"])
+    assert meddled
+    await clock.advance(100)
+
+    assert all(handle.done() for handle in handles)
+    await asyncio.gather(*handles, return_exceptions=True)
+    assert await other == ["other"]
+    assert (queue.stats().waiting, queue.stats().running) == (0, 0)
 
 
 @pytest.mark.parametrize("keep", ["middle", "", None, 3])

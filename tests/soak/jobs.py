@@ -94,6 +94,7 @@ class Jobs(ABC):
         if self.random.random() < 0.5:  # events are made only if somebody listens
             self.queue.subscribe(lambda event: self.note(event.name, event.job_id, event.key))
         self.mark = 0
+        self.failing = False  # the loop is torn down, and nobody moves the clock any more
         self.kinds = [self.kind(name) for name in self.random.choices(tuple(RULES), k=4)]
         self.kinds += [self.kind(self.random.choice(("none", "names")), thread=True)]
         self.helpers: list[asyncio.Task[None]] = []
@@ -207,7 +208,7 @@ class Jobs(ABC):
                 late = limit is not None and self.clock.steady() >= begun + limit
                 told = burst.cancelled or self.model.closing or late
                 self.model.demand(told, "cancelled for no reason:", burst)
-                if not swallows:
+                if not swallows or self.failing:
                     raise
                 swallows = False
                 if self.model.closing:

@@ -36,8 +36,11 @@ class Simulation(Callers):
     async def run(self) -> Trace:
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(lambda _, context: self.model.wrong(f"{context}"))
-        for _ in range(self.random.choice((1, 1, 2, 3))):
-            await self.session()
+        try:
+            for _ in range(self.random.choice((1, 1, 2, 3))):
+                await self.session()
+        finally:
+            self.failing = True
         return self.trace
 
     async def session(self) -> None:
@@ -146,9 +149,8 @@ class Simulation(Callers):
             pass
         else:
             self.model.wrong("a closed queue takes calls")
-        await asyncio.wait(closers)
-        if self.helpers:
-            await asyncio.wait(self.helpers)
+        _, hanging = await asyncio.wait([*closers, *self.helpers], timeout=GUARD)
+        self.model.demand(not hanging, "callers hang:", hanging)
         await self.clock.advance(60)
         self.check()
 
