@@ -33,6 +33,7 @@ from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
+_MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
 _STARTS: Final = 250  # runs started in a turn
 _JUMP: Final = SECOND  # a step of the wall clock that is reported
 _LAG: Final = SECOND // 2  # a late wake-up that is reported
@@ -138,7 +139,7 @@ class Scheduler(Loop):
             )
             if rule is not None:
                 ahead = self.books.ahead()
-                call = _by_rule(call, old, rule, task, now, ahead)
+                call, old = self._folded(call, rule, task, now, ahead)
                 order = call.eta if call.steady else call.eta - ahead
             if old is None or order <= now:
                 agenda.place(call, order <= now, order)
@@ -149,13 +150,32 @@ class Scheduler(Loop):
         self.ledger.accepted += 1
         if self._heard(DEBUG):
             if old is not None and old.calls:
-                self._tell(DEBUG, "job_replaced", old, by=str(number))
+                self._tell(DEBUG, "job_replaced", old, by=str(call.id))
             self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
         if old is not None:
             old.let_go()
         if order < self._armed:
             self.wake()
         return Handle(self, call)
+
+    def _folded(
+        self, call: Call, rule: Defer, task: Task[..., Any], now: int, ahead: int
+    ) -> tuple[Call, Call | None]:
+        """The call as its rule wants it to wait, and the one it replaces.
+
+        A merge function is the user's: if it called or cancelled under this very key, what it
+        was given is out of date, and it is asked again.
+        """
+        for _ in range(_MERGES):
+            old = self.agenda.waiting.get(call.key)
+            if old is None:
+                return opened(structs.replace(call, calls=1, answer=None), rule, now, ahead), None
+            self._last += 1
+            call = structs.replace(call, id=self._last, calls=old.calls + 1, answer=old.shared())
+            result = folded(old, call, rule, task.fn, now, ahead)
+            if self.agenda.waiting.get(call.key) is old:
+                return result, old
+        raise RuntimeError(f"keep: {rule.keep!r} keeps calling {task.name} under its own key")
 
     # -- what a handle asks for
 
@@ -286,11 +306,3 @@ async def _undisturbed(step: Coroutine[Any, Any, object]) -> None:
         await step
     except asyncio.CancelledError:
         return
-
-
-def _by_rule(
-    call: Call, old: Call | None, rule: Defer, task: Task[..., Any], now: int, ahead: int
-) -> Call:
-    if old is None:
-        return opened(call, rule, now, ahead)
-    return folded(old, call, rule, task.fn, now, ahead)

@@ -49,7 +49,7 @@ def key_text(values: tuple[Any, ...], names: tuple[str, ...] | None = None) -> s
             break
     try:
         text = _encode(values)
-    except (OverflowError, UnicodeEncodeError):
+    except (ArithmeticError, ValueError):
         text = _encode(tuple(_plain_named(values, names)))
     if len(text) > _LONGEST:
         return "sha256:" + hashlib.sha256(text).hexdigest()
@@ -61,7 +61,7 @@ def _plain_named(values: tuple[Any, ...], names: tuple[str, ...] | None) -> list
     for at, value in enumerate(values):
         try:
             result.append(_plain(value))
-        except (TypeError, RecursionError, UnicodeEncodeError) as error:
+        except (TypeError, ValueError, ArithmeticError, BufferError, RecursionError) as error:
             what = f"the argument {names[at]!r}" if names else "what the key function returned"
             raise TypeError(
                 f"{what} ({type(value).__name__}) cannot be part of a key: {error}."
@@ -96,13 +96,13 @@ def _plain(value: Any) -> Any:
     if kind in (list, tuple):
         return [_plain(member) for member in value]
     if kind is dict and "$" not in value and all(type(name) is str for name in value):
-        return {name: _plain(member) for name, member in value.items()}
+        return {_plain(name): _plain(member) for name, member in value.items()}
     return _tag(value, _inside(value))
 
 
 def _inside(value: Any) -> Any:
     if isinstance(value, Enum):
-        return value.name
+        return value.name or _plain(value.value)  # a flag need not have a name
     if isinstance(value, _BYTES):
         return b64encode(value).decode()
     if isinstance(value, dt.datetime):

@@ -46,7 +46,9 @@ def compile_binder(
             scope[f"_default{at}"] = parameter.default
             bare = bare.replace(default=_Default(f"_default{at}"))
         parameters.append(bare)
-    own = "_make" if "_make" not in signature.parameters else "_make_"
+    own = "_make"
+    while own in signature.parameters:
+        own += "_"
     scope[own] = make
     values = "".join(f"{name}, " for name in names)
     exec(f"def _bind{inspect.Signature(parameters)}: return {own}(({values}))", scope)  # noqa: S102 - names come from a signature

@@ -135,14 +135,10 @@ class Model:
         return expired
 
     def reopen(self) -> None:
-        """Those whose lane was opened come back to the first lane."""
+        """Those whose lane was opened come back to the first lane, with their old claims."""
         for entry in self.entries:
             if entry.lane == "opened":
-                self.move(entry, "ready")
-
-    def move(self, entry: Entry, lane: str) -> None:
-        """To another lane: among calls of one eta the id of the newest call counts there."""
-        entry.lane, entry.claim = lane, (entry.claim[0], entry.call.id)
+                entry.lane = "ready"
 
     def take(self, steady: int, wall: int, expired: list[Call]) -> Call | None:
         """The first who stands and whose key and task are free, while there is a slot.
@@ -158,9 +154,9 @@ class Model:
                 return None
             call = entry.call
             if call.key in self.running:
-                self.move(entry, "busy")
+                entry.lane = "busy"
             elif call.task.identity in self.paused:
-                self.move(entry, "paused")
+                entry.lane = "paused"
             else:
                 self.entries.remove(entry)
                 if entry.ends is None or entry.ends > (steady if call.steady else wall):
@@ -173,7 +169,7 @@ class Model:
         del self.running[key]
         entry = self.entry(key)
         if entry is not None and entry.lane == "busy":
-            self.move(entry, "ready")
+            entry.lane = "ready"
 
     def pause(self, identity: Hashable | None) -> None:
         if identity is None:

@@ -196,7 +196,6 @@ def test_containers_and_records_are_told_apart(members: list[Any]) -> None:
     assert len({key_text((member,)) for member in members}) == len(members)
 
 
-@pytest.mark.xfail(reason="_inside takes Enum.name, which is None for a flag without a name")
 def test_flags_are_told_apart_by_their_bits() -> None:
     """Distinct flags make distinct keys, also those that have no name."""
     flags = [Permission(0), Permission(8), Permission(16), Permission.READ]
@@ -257,7 +256,6 @@ def test_a_value_without_a_lasting_text_is_a_type_error_with_the_fix(value: Any)
         key_text((value,))
 
 
-@pytest.mark.xfail(reason="_plain_named does not catch these: they pass as they are, unnamed")
 @pytest.mark.parametrize(
     "value",
     [
@@ -340,7 +338,6 @@ def test_a_builtin_that_tells_nothing_can_have_a_key_function_only() -> None:
 def make_with(_make: int, _make_: int = 1) -> None: ...
 
 
-@pytest.mark.xfail(reason="compile_binder's own name meets the parameter _make_")
 def test_no_name_of_a_parameter_is_in_the_way() -> None:
     """A function may name its parameters as it likes."""
     assert key_maker(make_with, Defer(["_make"]), "make_with")(5) == "[5]"
