@@ -6,13 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from asyncdefer._core.options import CallOptions, Options, read_options
 from asyncdefer._handle import Handle
 from asyncdefer._scheduler import Scheduler
-from asyncdefer._task import Accept, Task, TaskDecorator
-from asyncdefer.errors import QueueClosed
+from asyncdefer._task import Accept, Task, TaskDecorator, Tasks, make_task, name_of, schedulable
+from asyncdefer.errors import QueueClosed, UnknownTask
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,18 +26,10 @@ def _typed_as(_: F) -> Callable[[Any], F]:
 class Calls(TaskDecorator):
     """What schedules a call: from the loop, from a callback, from a thread, with options."""
 
+    _registry: Tasks
     _callables: dict[Any, Task[..., Any]]
     accept: Accept
     """The one door; not for programs."""
-
-    @abstractmethod
-    def _hand_over(
-        self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any
-    ) -> Handle[Any]:
-        """`accept` for whatever function it may be."""
-
-    @abstractmethod
-    def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]: ...
 
     @abstractmethod
     def _started(self) -> Scheduler: ...
@@ -150,6 +142,47 @@ class Calls(TaskDecorator):
     def options(self, **options: Unpack[CallOptions]) -> "QueueCall":
         """Options for one call: `queue.options(expires=60).enqueue(fn, …)`."""
         return QueueCall(self, read_options(options, CallOptions))
+
+    def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]:
+        """The task of a name, of itself, or the one that stands for a bare function."""
+        if isinstance(fn, str):
+            for task in self._registry:
+                if task.name == fn:
+                    return task
+            raise UnknownTask(f"no task named {fn!r} is registered in this queue")
+        if isinstance(fn, Task):
+            home: object = fn.home
+            if home is not self:
+                raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
+            return cast("Task[..., Any]", fn)
+        function = schedulable(fn)
+        identity = function if _is_hashable(function) else id(function)
+        return make_task(function, name_of(function), Options(), identity)
+
+    def _hand_over(
+        self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any
+    ) -> Handle[Any]:
+        hashable = _is_hashable(fn)
+        task = self._callables.get(fn) if hashable else None
+        if task is None:
+            task = self.task_of(fn)
+            if task.collides is not None:
+                raise TypeError(
+                    f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
+                    " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
+                )
+        handle = self.accept(task, args, kwargs, eta, delay, key)
+        if hashable:
+            self._callables[fn] = task  # only now: a call that is refused leaves nothing behind
+        return handle
+
+
+def _is_hashable(fn: Any) -> bool:
+    try:
+        hash(fn)
+    except TypeError:
+        return False
+    return True
 
 
 class QueueCall:

@@ -43,9 +43,6 @@ _JUMP: Final = SECOND  # a step of the wall clock that is reported
 _LAG: Final = SECOND // 2  # a late wake-up that is reported
 _FAR: Final = 1 << 62
 _FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
-_CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
-_ID: Final = (1 << 63) - 1
-_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
 NAMES: Final = {
     State.SUCCEEDED: "job_succeeded",

@@ -15,12 +15,12 @@ from asyncdefer._core.instant import duration
 from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
-from asyncdefer._core.options import Options, checked_key
+from asyncdefer._core.options import checked_key
 from asyncdefer._handle import Handle
 from asyncdefer._log import Events, Subscriber
 from asyncdefer._scheduler import Scheduler
-from asyncdefer._task import Accept, Task, Tasks, make_task, name_of, schedulable
-from asyncdefer.errors import NotStarted, UnknownTask
+from asyncdefer._task import Accept, Task, Tasks
+from asyncdefer.errors import NotStarted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -197,38 +197,6 @@ class Queue(Calls):
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
         task.home = self
 
-    def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]:
-        """The task of a name, of itself, or the one that stands for a bare function."""
-        if isinstance(fn, str):
-            for task in self._registry:
-                if task.name == fn:
-                    return task
-            raise UnknownTask(f"no task named {fn!r} is registered in this queue")
-        if isinstance(fn, Task):
-            if fn.home is not self:
-                raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
-            return cast("Task[..., Any]", fn)
-        function = schedulable(fn)
-        identity = function if _is_hashable(function) else id(function)
-        return make_task(function, name_of(function), Options(), identity)
-
-    def _hand_over(
-        self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any
-    ) -> Handle[Any]:
-        hashable = _is_hashable(fn)
-        task = self._callables.get(fn) if hashable else None
-        if task is None:
-            task = self.task_of(fn)
-            if task.collides is not None:
-                raise TypeError(
-                    f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
-                    " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
-                )
-        handle = self.accept(task, args, kwargs, eta, delay, key)
-        if hashable:
-            self._callables[fn] = task  # only now: a call that is refused leaves nothing behind
-        return handle
-
     # -- questions
 
     @property
@@ -322,14 +290,6 @@ class Queue(Calls):
     def __repr__(self) -> str:
         agenda = None if self._scheduler is None else self._scheduler.agenda
         return f"<Queue {agenda or 'not started'}>"
-
-
-def _is_hashable(fn: Any) -> bool:
-    try:
-        hash(fn)
-    except TypeError:
-        return False
-    return True
 
 
 def _number(id_: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import UNSET, structs
 
 from asyncdefer._core.defer import folded, opened
-from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment, within
+from asyncdefer._core.instant import LAST, duration, instant, moment, within
 from asyncdefer._core.job import (
     NO_CONTEXT,
     NO_KWARGS,
@@ -34,21 +34,9 @@ from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
-_STARTS: Final = 250  # runs started in a turn
-_JUMP: Final = SECOND  # a step of the wall clock that is reported
-_LAG: Final = SECOND // 2  # a late wake-up that is reported
-_FAR: Final = 1 << 62
 _CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
 _ID: Final = (1 << 63) - 1
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
-
-NAMES: Final = {
-    State.SUCCEEDED: "job_succeeded",
-    State.FAILED: "job_failed",
-    State.CANCELLED: "job_cancelled",
-    State.EXPIRED: "job_expired",
-    State.DROPPED: "job_dropped",
-}
 
 
 class Scheduler(Loop):

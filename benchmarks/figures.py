@@ -142,11 +142,7 @@ WORKLOADS = {
         peers={"huey": 100_000, "apscheduler": 100_000, "docket": 5_000},
     ),
     "far_timers_1m": Workload(
-        "far_timers.py",
-        ("floor", "ours", "ours_task"),
-        n=1_000_000,
-        quick_n=100_000,
-        rounds=0.6,
+        "far_timers.py", ("floor", "ours", "ours_task"), n=1_000_000, quick_n=100_000, rounds=0.6
     ),
     "scattered_timers": Workload(
         "scattered_timers.py", ("floor", "ours"), n=100_000, quick_n=20_000

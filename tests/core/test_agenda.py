@@ -3,14 +3,12 @@
 That it keeps them in every order of events is proved in test_agenda_model.py.
 """
 
-import gc
 from collections.abc import Callable
 
 import pytest
 
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.job import Call
-from asyncdefer._core.lane import Lane
 
 EVERYTHING = 1 << 30
 FAR = 1 << 50
@@ -85,6 +83,30 @@ def test_a_call_takes_the_place_in_the_lane_of_the_one_it_replaces(make_call: Ma
     agenda.place(make_call(2), True, 2)
     agenda.place(make_call(3, "k"), True, 3)
     assert started(agenda) == [3, 2]
+
+
+@pytest.mark.parametrize("shut", ["paused", "busy"])
+def test_a_place_in_a_lane_is_kept_from_lane_to_lane(shut: str, make_call: MakeCall) -> None:
+    """Who took the place of an older call still has it when that lane opens again."""
+    agenda = Agenda(10)
+    if shut == "busy":
+        agenda.place(make_call(0, "a"), True, 0)
+        agenda.place(make_call(0, "b"), True, 0)
+        assert len(started(agenda, 0)) == 2
+    else:
+        agenda.lanes.pause("task")
+    first, second = make_call(5, "a"), make_call(5, "b")
+    agenda.place(first, True, 5)
+    agenda.place(second, True, 5)
+    assert started(agenda, 5) == []
+    newest = make_call(6, "a")
+    assert agenda.place(newest, True, 6) is first
+    if shut == "busy":
+        agenda.release(first.key)
+        agenda.release(second.key)
+    else:
+        agenda.lanes.resume("task")
+    assert started(agenda, 6) == [newest.id, second.id]
 
 
 def test_a_later_call_takes_the_waiting_one_out_of_its_lane(make_call: MakeCall) -> None:
@@ -351,12 +373,6 @@ def test_enqueue_and_cancel_is_swept(
     assert most <= 64 + 2 * (waiting + 1)
 
 
-def lane(name: str) -> Lane:
-    """The lane of a name; the agenda keeps it to itself."""
-    (found,) = [each for each in gc.get_objects() if isinstance(each, Lane) and each.name == name]
-    return found
-
-
 @pytest.mark.parametrize("expires", [None, 1_000])
 @pytest.mark.parametrize("paused", ["swept_queue", "swept_task"])
 def test_enqueue_and_cancel_in_a_lane_is_swept(
@@ -365,7 +381,7 @@ def test_enqueue_and_cancel_in_a_lane_is_swept(
     """Calls that stand in a lane and are cancelled leave less than twice the lines as well."""
     agenda = Agenda(1)
     agenda.lanes.pause(paused if paused == "swept_task" else None)
-    lines = lane(f"paused {paused}").lines if paused == "swept_task" else agenda.ready.lines
+    lines = agenda.lanes.paused.get(paused, agenda.ready).lines
     stay = [make_call(0, str(at), task=paused) for at in range(100)]
     for call in stay:
         agenda.place(call, True, 0)

@@ -673,9 +673,9 @@ class StepsForgotten(Agenda):
 class DeafToPause(Agenda):
     """Only the whole queue can be paused."""
 
-    def pause(self, identity: Hashable | None) -> None:
-        if identity is None:
-            super().pause(identity)
+    def take(self, *args: Any, **kwargs: Any) -> Call | None:
+        self.lanes.paused.clear()
+        return super().take(*args, **kwargs)
 
 
 PLANTED = [

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -54,6 +54,11 @@ class Model:
 
     def model_dump(self) -> dict[str, Any]:
         return self.values
+
+
+class Spot(NamedTuple):
+    x: int
+    y: int
 
 
 class Name(str):  # noqa: SLOT000 - a plain subclass is what people write
@@ -184,6 +189,7 @@ def test_order_counts_in_a_list_and_nowhere_else() -> None:
     "members",
     [
         [{"a": 1}, {"$": "dict", "v": 1}, {"$": "dict"}, {1: 1}, OrderedDict(a=1), [["a", 1]]],
+        [Spot(1, 2), Spot(2, 1), [1, 2], {"x": 1, "y": 2}],
         [Point(1, 2), Point(2, 1), Pair(1, 2), {"x": 1, "y": 2}, Model(x=1, y=2), Model(x=1)],
         [memoryview(b"a"), b"a", bytearray(b"a"), "YQ==", "a", Name("a")],
         [{1}, frozenset({1}), [1], {"1"}, {True}, {1.0}, set(), frozenset()],
@@ -476,6 +482,17 @@ def test_a_merge_that_makes_no_call_is_an_error(
     with pytest.raises(TypeError):
         fold(old, new, Defer(keep=lambda old, new: merged), fn)
     assert (old.args, new.args) == ((1,), (2,))
+
+
+@pytest.mark.parametrize("merged", [None, [1], (1, 2)])
+def test_a_merge_that_returns_no_dict_is_an_error(merged: Any, make_call: MakeCall) -> None:
+    """The error says what it should return."""
+    with pytest.raises(TypeError, match="must return the arguments as a dict"):
+        fold(
+            make_call(5, "k", args=(1,)),
+            make_call(8, "k", args=(1,)),
+            Defer(keep=lambda *_: merged),
+        )
 
 
 def test_a_function_that_tells_nothing_cannot_be_merged(make_call: MakeCall) -> None:

@@ -7,16 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdefer._core.instant import (
-    FIRST,
-    LAST,
-    SECOND,
-    duration,
-    instant,
-    moment,
-    seconds,
-    within,
-)
+from asyncdefer._core.instant import FIRST, LAST, SECOND, duration, instant, moment, seconds, within
 
 PARIS = ZoneInfo("Europe/Paris")
 OFFSETS = st.integers(-1439, 1439).map(lambda at: timezone(timedelta(minutes=at)))

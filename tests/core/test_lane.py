@@ -1,4 +1,6 @@
-from asyncdefer._core.lane import Lane
+import pytest
+
+from asyncdefer._core.lane import Lane, Lanes
 
 
 def test_a_lane_is_open_and_empty_at_first() -> None:
@@ -23,3 +25,24 @@ def test_who_stands_leaves_by_order_then_by_id() -> None:
     for line in ((5, 2, "b"), (4, 9, "c"), (5, 1, "a")):
         lane.lines.push(line)
     assert [lane.lines.pop() for _ in range(3)] == [(4, 9, "c"), (5, 1, "a"), (5, 2, "b")]
+
+
+@pytest.mark.xfail(reason="drain() pops stale lines of an opened lane without counting them down")
+def test_a_lane_that_is_drained_in_turns_keeps_its_count() -> None:
+    """A lane that opened is emptied at most so many lines at a time, and its books stay right."""
+    lanes = Lanes()
+    lanes.pause("task")
+    for number in (1, 2, 3):
+        lanes.enter((number, number, number), lanes.paused["task"])
+    lanes.leave(1)
+    lanes.resume("task")
+    lanes.drain(1)
+    lanes._check()
+    lanes.leave(2)
+    lanes._check()
+    lanes.drain(1)
+    lanes._check()
+    lanes.drain(10)
+    lanes._check()
+    assert lanes.ready.lines.pop() == (3, 3, 3)
+    assert not lanes.opened

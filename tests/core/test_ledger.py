@@ -72,6 +72,23 @@ def test_a_job_can_be_forgotten(ended: MakeCall) -> None:
     assert ledger.find(99, 0) is None
 
 
+def test_a_purge_lets_go_of_those_whose_time_is_over(ended: MakeCall) -> None:
+    """Nothing is held of them, as far as they ended before all that are still to be kept."""
+    ledger = Ledger()
+    ledger.purge(100)
+    calls = [ended(until) for until in (10, 20, 90, 30)]
+    for call in calls:
+        ledger.keep(call)
+    ledger.purge(9)
+    assert ledger.kept(0) == calls
+    ledger.purge(20)
+    assert ledger.kept(0) == calls[2:]
+    ledger.purge(50)
+    assert ledger.kept(0) == calls[2:]
+    ledger.purge(90)
+    assert ledger.kept(0) == []
+
+
 def test_no_more_than_ten_thousand_are_kept(ended: MakeCall) -> None:
     """The books have a bound whatever the result_ttl; the job that ended first goes."""
     ledger = Ledger()

@@ -11,16 +11,7 @@ from typing import Any
 import pytest
 
 import asyncdefer
-from asyncdefer import (
-    Defer,
-    DeferError,
-    GiveUp,
-    Handle,
-    Queue,
-    QueueClosed,
-    Snooze,
-    Stats,
-)
+from asyncdefer import Defer, DeferError, GiveUp, Handle, Queue, QueueClosed, Snooze, Stats
 from asyncdefer.testing import VirtualClock, virtual
 
 ENDS = ("succeeded", "failed", "cancelled", "replaced", "expired", "dropped")

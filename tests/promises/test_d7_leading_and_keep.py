@@ -323,10 +323,7 @@ async def test_keep_merge_collects(queue: Queue, clock: VirtualClock) -> None:
     assert log.runs == [(20.0, (["a", "b", "c", "d"], "it"), 3)]
     assert await first == ["a", "b", "c", "d"]
     assert seen == [
-        (
-            {"user": 1, "items": ["a"], "lang": "de"},
-            {"user": 1, "items": ["b", "c"], "lang": "fr"},
-        ),
+        ({"user": 1, "items": ["a"], "lang": "de"}, {"user": 1, "items": ["b", "c"], "lang": "fr"}),
         (
             {"user": 1, "items": ["a", "b", "c"], "lang": "fr"},
             {"user": 1, "items": ["d"], "lang": "it"},
@@ -458,12 +455,7 @@ def nothing(old: Args, new: Args) -> Args:
 
 @pytest.mark.parametrize(
     ("merge", "error"),
-    [
-        (broken, ZeroDivisionError),
-        (unknown, TypeError),
-        (missing, TypeError),
-        (nothing, TypeError),
-    ],
+    [(broken, ZeroDivisionError), (unknown, TypeError), (missing, TypeError), (nothing, TypeError)],
 )
 async def test_a_failing_merge_leaves_everything_as_it_was(
     queue: Queue, clock: VirtualClock, merge: Any, error: type[Exception]

@@ -59,14 +59,7 @@ async def by_reschedule(queue: Queue, handle: Handle[Any], when: dict[str, Any])
     return await handle.reschedule(**when)
 
 
-DOORS: list[Door] = [
-    by_enqueue,
-    by_nowait,
-    by_options,
-    by_task_options,
-    by_thread,
-    by_reschedule,
-]
+DOORS: list[Door] = [by_enqueue, by_nowait, by_options, by_task_options, by_thread, by_reschedule]
 each_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 
 

@@ -159,14 +159,15 @@ class Callers(Jobs):
         model = self.model
         if model.closing:
             return  # AVOIDED: a closing queue accepts a redrive, whose waiters then hang
-        expected = model.can_redrive(burst)
+        expected = model.can_redrive(burst) and not model.closing
         self.mark += 1
         MARK.set(self.mark)
         try:
             handle = await self.queue.redrive(burst.newest.id)
-        except (ValueError, QueueClosed) as error:
-            closed = isinstance(error, QueueClosed)
-            model.demand(not expected and closed is model.closing, f"redrive: {error!r}", burst)
+        except ValueError as error:
+            model.demand(not expected, f"redrive: {error!r}", burst)
+        except QueueClosed:
+            model.demand(model.closing, "a redrive is refused for no reason:", burst)
         else:
             model.demand(expected, "a redrive that should be refused:", burst)
             self.wait(model.redrive(burst, handle, self.mark))

@@ -302,7 +302,7 @@ class Model:
         for burst in self.waiting.values():
             due = (self.clock.steady() if burst.steady else self.clock.wall()) >= burst.eta
             # AVOIDED: an eta on the wall clock passes its max_wait when that clock is set back;
-            # without `and burst.steady` the soak finds it (seeds 211, 1004).
+            # without `and burst.steady` the soak finds it (seeds 272, 363).
             late = burst.bound is not None and self.clock.steady() >= burst.bound and burst.steady
             free = not burst.call.kind.paused and burst.key not in self.running
             self.demand(not (free and due), "it is due and does not start:", burst)

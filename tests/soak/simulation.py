@@ -149,6 +149,8 @@ class Simulation(Callers):
             pass
         else:
             self.model.wrong("a closed queue takes calls")
+        for burst in self.model.bursts[-5:]:
+            await self.redrive(self.model.latest(burst))
         _, hanging = await asyncio.wait([*closers, *self.helpers], timeout=GUARD)
         self.model.demand(not hanging, "callers hang:", hanging)
         await self.clock.advance(60)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from asyncdefer import Queue
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.instant import SECOND
 from asyncdefer._core.job import Answer, Call
-from asyncdefer._core.lane import Lane
 from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.rules import decide
 from asyncdefer._handle import Handle
@@ -152,16 +152,8 @@ def a_cancelled_call_runs(patch: Patch) -> None:
 
 
 @mutant
-def a_resumed_task_is_not_woken(patch: Patch) -> None:
-    resume = Agenda.resume
-
-    def resumed(self: Agenda, identity: Any) -> None:
-        lane = self._paused.get(identity, Lane("none"))
-        resume(self, identity)
-        if lane in self._opened:
-            self._opened.remove(lane)
-
-    patch.setattr(Agenda, "resume", resumed)
+def a_resumed_task_stays_shut(patch: Patch) -> None:
+    patch.setattr(Queue, "resume", lambda self, task=None: None)
 
 
 @mutant
