@@ -151,7 +151,7 @@ class Calls(TaskDecorator):
                     return task
             raise UnknownTask(f"no task named {fn!r} is registered in this queue")
         if isinstance(fn, Task):
-            home: object = fn.home
+            home: Any = fn.home
             if home is not self:
                 raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
             return cast("Task[..., Any]", fn)

@@ -27,7 +27,7 @@ from asyncdefer._core.job import (
     More,
     Outcome,
     Running,
-)
+)  # fmt: skip
 from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
 from asyncdefer._core.rules import decide

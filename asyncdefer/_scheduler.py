@@ -23,7 +23,7 @@ from asyncdefer._core.job import (
     More,
     Outcome,
     Running,
-)
+)  # fmt: skip
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options, checked_key
 from asyncdefer._handle import Handle
@@ -200,6 +200,8 @@ class Scheduler(Loop):
 
     def redrive(self, number: int) -> Handle[Any]:
         """Run a failed job again, with its attempts counted anew."""
+        if self.closing:
+            self._refuse()
         self.check_loop()
         call = self.books.find(number)
         state = None if call is None else self.books.state(call)
@@ -283,7 +285,7 @@ class Scheduler(Loop):
 
     def stop_runs(self) -> None:
         """Cancel every run, as the queue closes."""
-        for run in set(self.runs.values()) - self._told:
+        for run in [run for run in self.runs.values() if run not in self._told]:
             self._told.add(run)
             self._stop(run, Event.DROP)
 

@@ -16,7 +16,7 @@ from asyncdefer._core.options import (
     TaskOptions,
     checked_key,
     read_options,
-)
+)  # fmt: skip
 from asyncdefer._core.signature import Binder, compile_binder, signature_of
 from asyncdefer._handle import Handle
 

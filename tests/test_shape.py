@@ -24,8 +24,15 @@ def test_a_file_can_be_read_at_one_sitting(file: Path) -> None:
 
 
 def test_the_library_can_be_read_in_a_day() -> None:
-    """Without web/ it stays under 4,000 lines."""
-    assert sum(lines(file) for file in FILES if "web" not in file.parts) < LINES_OF_THE_LIBRARY
+    """Without web/ it stays under 4,000 lines, the blank ones not counted."""
+    written = [
+        line
+        for file in FILES
+        if "web" not in file.parts
+        for line in file.read_text("utf-8").splitlines()
+        if line.strip()
+    ]
+    assert len(written) < LINES_OF_THE_LIBRARY
 
 
 def clock_reads(source: str) -> list[int]:

@@ -21,7 +21,7 @@ from asyncdefer._core.signature import (
     compile_binder,
     signature_of,
     split_arguments,
-)
+)  # fmt: skip
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _ATOMS: Final = frozenset({int, str, bool, type(None)})

@@ -88,6 +88,8 @@ class Lanes:
                 del self.opened[0]
             elif self.standing.get(line[2]) is line:
                 self.enter(line, self.ready)
+            else:
+                lane.lines.stale -= 1
             limit -= 1
 
     def _check(self) -> None:
@@ -101,5 +103,4 @@ class Lanes:
             lane.lines._check()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a proof of the whole proves its parts
             mine = {self.standing[key] for key, stood in lanes.items() if stood is lane}
             assert mine <= set(lane.lines)
-            if lane not in self.opened:  # those are on their way out and are not counted
-                assert len(lane.lines) - lane.lines.stale == len(mine)
+            assert len(lane.lines) - lane.lines.stale == len(mine)
