@@ -55,7 +55,7 @@ class Books:
     def state(self, call: Call) -> State:
         live = self.live(call)
         if live is None:
-            return self.answer(call).state or State.DROPPED
+            return State(self.answer(call).state or State.DROPPED)
         return State.RUNNING if isinstance(live, Running) else State.SCHEDULED
 
     def eta(self, call: Call) -> int:
@@ -88,15 +88,15 @@ class Books:
 
     def find(self, id_: int) -> Call | None:
         """The call of an id, as far as anything is known of it."""
-        call = self.agenda.find(id_)
+        call = self.agenda.waiting.get(id_)
         if call is not None:
-            return call if call.calls else None
+            return call
         for run in self.runs.values():
             if run.call.id == id_:
                 return run.call
         told = self.named.get(id_)
-        if told is not None and self.newest(told) != id_ and self.live(told) is not None:
-            return told  # it was replaced, and somebody still holds its handle
+        if told is not None and self.live(told) is not None:
+            return told  # it has a key, or was replaced while somebody holds its handle
         return self.ledger.find(id_, self.clock.steady())
 
     def jobs(self) -> list[tuple[int, int, Call | Running]]:
@@ -118,7 +118,8 @@ class Books:
         call = what if isinstance(what, Call) else what.call
         answer = self.answer(call)
         self.named[call.id] = call
-        state = answer.state or (State.RUNNING if isinstance(what, Running) else State.SCHEDULED)
+        live = State.RUNNING if isinstance(what, Running) else State.SCHEDULED
+        state = State(answer.state or live)
         started = what.started if isinstance(what, Running) else answer.started
         return Job(
             id=str(call.id),

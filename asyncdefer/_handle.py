@@ -75,7 +75,7 @@ class Handle(Struct, Generic[R_co], eq=False):
 
     def __await__(self) -> Generator[Any, None, R_co]:
         answer = self._call.answer
-        if answer is None or answer.state is not State.SUCCEEDED:
+        if answer is None or answer.state != "succeeded":
             return self.result().__await__()
         return self._value(answer)
 

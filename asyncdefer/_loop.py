@@ -7,6 +7,7 @@ thread, so there are no locks.
 """
 
 import asyncio
+import threading
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -44,6 +45,7 @@ _LAG: Final = SECOND // 2  # a late wake-up that is reported
 _FAR: Final = 1 << 62
 _FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
 
+_PLAIN: Final = {state: state.value for state in State}
 NAMES: Final = {
     State.SUCCEEDED: "job_succeeded",
     State.FAILED: "job_failed",
@@ -70,7 +72,7 @@ class Loop:
         self.loop = asyncio.get_running_loop()
         self.agenda = Agenda(concurrency)
         self.ledger = Ledger()
-        self.runs: dict[Key, Running] = {}
+        self.runs: dict[Key, Running] = self.agenda.running
         self.books = Books(clock, self.agenda, self.ledger, self.runs)
         self.named = self.books.named
         self.closing = False
@@ -78,7 +80,10 @@ class Loop:
         self._strangers = strangers
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
-        self._open: object = self.loop
+        # Our loop turns in this thread, so no other one does. (Which one runs is a system call to
+        # find out in Python 3.11.)
+        self._open = threading.get_ident()
+        self._turns = self.loop.is_running
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
@@ -187,7 +192,9 @@ class Loop:
             run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
         # Not loop.create_task: a task factory of the program (an eager one, say) has no say here.
         work = perform(run, task, self._threads, self._conclude)
-        run.task_of_loop = asyncio.Task(work, loop=self.loop, context=call.context.copy())
+        run.task_of_loop = asyncio.Task(
+            work, loop=self.loop, name=task.name, context=call.context.copy()
+        )
         return run
 
     def _check_begun(self, started: list[Running]) -> None:
@@ -215,7 +222,6 @@ class Loop:
         call = run.call
         if self.runs.get(call.key) is not run:
             return  # abandoned at close
-        del self.runs[call.key]
         run.task_of_loop = None  # else task, context and run would be a cycle for the collector
         if run.timer is not None:
             run.timer.cancel()
@@ -241,11 +247,13 @@ class Loop:
             call.shared().follow(newer.shared())
             after(state, Event.REPLACE)
             self.ledger.replaced += 1
+            self.named[newer.id] = newer
             self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
             return
         more = More(run.attempt, None, None, call.more.options)
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
+        self.named[again.id] = again
         self.wake()
         self._tell(DEBUG, "job_snoozed", again, eta=moment(self.books.wall_eta(again)))
 
@@ -262,15 +270,15 @@ class Loop:
         if ttl is UNSET:
             ttl = self._result_ttl
         until = _FAR if ttl is None else now + ttl
-        ended = now + self._ahead
+        ended, plain = now + self._ahead, _PLAIN[state]
         value, error = verdict.value, verdict.error
         answer = call.answer
         if answer is None:
-            answer = Answer(state, call.id, eta, attempt, started, ended, until, value)
+            answer = Answer(plain, call.id, eta, attempt, started, ended, until, value)
             call.answer = answer
         else:
             answer = answer.final()
-            answer.state, answer.id, answer.eta, answer.attempt = state, call.id, eta, attempt
+            answer.state, answer.id, answer.eta, answer.attempt = plain, call.id, eta, attempt
             answer.started, answer.finished, answer.until = started, ended, until
             answer.value = value
         if error is not None:

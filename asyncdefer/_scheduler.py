@@ -5,6 +5,7 @@ leads everything to an end.
 """
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from contextvars import copy_context
 from datetime import datetime, timedelta
@@ -34,7 +35,8 @@ from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
-_CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
+_CLOSED: Final = 0  # no thread has this number
+_thread: Final = threading.get_ident
 _ID: Final = (1 << 63) - 1
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
@@ -68,7 +70,7 @@ class Scheduler(Loop):
         given: Options | None = None,
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
-        if _running_loop() is not self._open:
+        if _thread() != self._open or not self._turns():
             self._refuse()
         now = self._steady()
         rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
@@ -114,7 +116,10 @@ class Scheduler(Loop):
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
-            agenda.place(call, order <= now, order)
+            if given is None:
+                agenda.add(call, order <= now, order)
+            else:
+                agenda.place(call, order <= now, order)
         else:
             full: Key = (task.identity, key)
             old = agenda.waiting.get(full)
@@ -194,7 +199,8 @@ class Scheduler(Loop):
         after(State.SCHEDULED, Event.MOVE)
         now = self.clock.steady()
         order = within(eta) if steady else eta - self.books.ahead()
-        self.agenda.place(live.again(eta, steady=steady), due=order <= now, order=order)
+        self.named[live.id] = again = live.again(eta, steady=steady)
+        self.agenda.place(again, due=order <= now, order=order)
         self.wake()
         return True
 

@@ -57,7 +57,7 @@ class Task(Generic[P, R_co]):
         self.collides: str | None = next((name for name in RESERVED if name in names), None)
         self.check: Binder | None = None
         if signature is not None:
-            self.check = compile_binder(signature, (), name)
+            self.check = compile_binder(signature, name)
         self.delay: int = declared.delay or 0
         rule: Defer | None = declared.defer or None
         self.make_key: KeyMaker | None = None if rule is None else self.key_maker(rule)

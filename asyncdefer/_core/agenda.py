@@ -15,6 +15,7 @@ under way), it moves on to that lane and comes back through `ready` when that la
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from asyncdefer._core.job import Call, Key
 from asyncdefer._core.lane import BUSY, Lanes
@@ -28,13 +29,14 @@ class Agenda:
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.waiting: dict[Key, Call] = {}
-        self.running: dict[Key, Call] = {}
+        self.running: dict[
+            Key, Any
+        ] = {}  # what runs under a key; the loop has its own records here
         self.steady = Timeline()
         self.wall = Timeline()
-        self.lanes = Lanes()
+        self.lanes = Lanes(self.waiting)
         self.ready = self.lanes.ready
         self.empty = 0  # waiting calls that stand for nobody (calls == 0)
-        self._keys: dict[int, Key] = {}  # id -> key, of waiting calls that have a key of their own
         self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
         self._standing = self.lanes.standing
 
@@ -49,10 +51,8 @@ class Agenda:
         key = call.key
         old = self.waiting.setdefault(key, call)
         if old is call:
-            if type(key) is not int:
-                self._keys[call.id] = key
-                if not call.calls:
-                    self.empty += 1
+            if not call.calls:
+                self.empty += 1
             if due:
                 self._stand(call, order, None)
             else:
@@ -60,13 +60,12 @@ class Agenda:
                 (self.steady if call.steady else self.wall).push(line)
             return None
         self.waiting[key] = call
-        if type(key) is not int:
-            del self._keys[old.id]
-            self._keys[call.id] = key
-            self.empty += (0 if call.calls else 1) - (0 if old.calls else 1)
+        self.empty += (not call.calls) - (not old.calls)
         if key in self._standing:
             had = self._lines.get(key)
-            if not due:
+            if due:
+                self.lanes.claims.setdefault(key, old.id)
+            else:
                 self.lanes.leave(key)
             self._redraw(call, old, had, expiry(call) if due else call.eta)
             return old
@@ -78,6 +77,18 @@ class Agenda:
         else:
             self._redraw(call, old, had, call.eta)
         return old
+
+    def add(self, call: Call, due: bool, order: int) -> None:
+        """`place` for the common case: a call without a key and without options of its own."""
+        number = call.id
+        self.waiting[number] = call
+        if not due:
+            (self.steady if call.steady else self.wall).push((call.eta, number, number))
+        elif call.task.declared.expires:
+            self._stand(call, order, None)
+        else:
+            self._standing[number] = order
+            self.ready.lines.push((order, number, number))
 
     def renew(self, call: Call, old: Call) -> None:
         """`place` for the common case: a later call of a key whose older call is not due yet."""
@@ -91,8 +102,6 @@ class Agenda:
             self.place(call)
         else:
             self.waiting[key] = call
-            del self._keys[old.id]
-            self._keys[call.id] = key
 
     def remove(self, key: Key) -> Call | None:
         """Take a waiting call out, wherever it stands."""
@@ -104,11 +113,6 @@ class Agenda:
             self._redraw(call, call, had, None)
             self._forget(key, call)
         return call
-
-    def find(self, id: int) -> Call | None:  # noqa: A002 - the field's name
-        """The waiting call of an id."""
-        call = self.waiting.get(self._keys.get(id, id))
-        return call if call is not None and call.id == id else None
 
     # -- time passes
 
@@ -163,32 +167,38 @@ class Agenda:
 
         Those whose time has run out meanwhile go to `expired` instead.
         """
-        pop, standing, running = self.ready.lines.pop, self._standing, self.running
-        paused = self.lanes.paused
-        if self.ready.shut:
+        lanes, ready, running = self.lanes, self.ready, self.running
+        elsewhere, claims, paused = lanes.elsewhere, lanes.claims, lanes.paused
+        pop, standing = ready.lines.pop, self._standing
+        if ready.shut:
             return None
         while len(running) < self.concurrency:
             line = pop()
             if line is None:
                 return None
             key = line[2]
-            if standing.get(key) is not line:
-                self.ready.lines.stale -= 1
+            call = self.waiting.get(key)
+            if (
+                call is None
+                or standing.get(key) != line[0]
+                # Most calls stand where they came in, and with their own claim.
+                or (not lanes.stands(line, ready) if elsewhere or claims else line[1] != call.id)
+            ):
+                ready.lines.stale -= 1
                 continue
-            call = self.waiting[key]
             if key in running:
-                self.lanes.enter(line, BUSY)
+                lanes.enter(line, BUSY)
                 continue
             if paused and (lane := paused.get(call.task.identity)) is not None:
-                self.lanes.enter(line, lane)
+                lanes.enter(line, lane)
                 continue
             del standing[key]
+            if claims:
+                claims.pop(key, None)
             had = self._lines.get(key)
             if had is not None:  # it has an expiry
                 self._redraw(call, call, had, None)
             del self.waiting[key]
-            if type(key) is not int:
-                self._unlist(call)
             if had is not None and (expiry(call) or 0) <= (steady if call.steady else wall):
                 expired.append(call)
                 continue
@@ -208,12 +218,13 @@ class Agenda:
     def release(self, key: Key) -> None:
         """The run of a key has ended: its slot is free, and the key's next call may start."""
         del self.running[key]
-        self.lanes.release(key)
+        if self.lanes.elsewhere:
+            self.lanes.release(key)
 
     def _stand(self, call: Call, order: int, old: Call | None) -> None:
         had = None if old is None else self._lines.get(call.key, old.eta)
-        self._standing[call.key] = line = (order, call.id, call.key)
-        self.ready.lines.push(line)
+        self._standing[call.key] = order
+        self.ready.lines.push((order, call.id, call.key))
         ends = expiry(call)
         if had is not None or ends is not None:
             self._redraw(call, old or call, had, ends)
@@ -302,11 +313,6 @@ class Agenda:
 
     def _forget(self, key: Key, call: Call) -> None:
         del self.waiting[key]
-        if type(key) is not int:
-            self._unlist(call)
-
-    def _unlist(self, call: Call) -> None:
-        del self._keys[call.id]
         if not call.calls:
             self.empty -= 1
 
@@ -334,7 +340,6 @@ class Agenda:
         """Every invariant, spelled out; for tests."""
         assert len(self.running) <= self.concurrency
         assert all(call.key == key for key, call in self.waiting.items())
-        assert self._keys == {c.id: k for k, c in self.waiting.items() if type(k) is not int}
         assert self.empty == sum(not call.calls for call in self.waiting.values())
         assert set(self._standing) <= set(self.waiting)
         assert set(self._lines) <= set(self.waiting)

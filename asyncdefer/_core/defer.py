@@ -27,6 +27,7 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _ATOMS: Final = frozenset({int, str, bool, type(None)})
 _INT64: Final = 1 << 63
 _LONGEST: Final = 512
+_FEW: Final = 20  # so many integers are shorter than that
 _BYTES: Final[Any] = (bytes, bytearray, memoryview)
 _MAPPING: Final[Any] = (
     Mapping  # what these hold is anything, which a checker is not to wonder about
@@ -146,7 +147,17 @@ def key_maker(fn: Callable[..., Any], rule: Defer, shown: str) -> KeyMaker:
         if name not in signature.parameters:
             has = ", ".join(known) or "none"
             raise ValueError(f"defer names {name!r}, but the parameters of {shown} are: {has}")
-    return compile_binder(signature, names, shown, partial(key_text, names=names))
+    values = "".join(f"{name}, " for name in names)
+    make = f"$make(({values}))"
+    if names and len(names) <= _FEW:
+        # Small integers, the common keys, are their own JSON: `[1,2]`.
+        ints = " and ".join(
+            f"$type({name}) is $int and {-_INT64} <= {name} < {_INT64}" for name in names
+        )
+        text = ",".join(f"{{{name}}}" for name in names)
+        make = f"f'[{text}]' if {ints} else {make}"
+    scope = {"make": partial(key_text, names=names), "type": type, "int": int}
+    return compile_binder(signature, shown, make, **scope)
 
 
 def _by_function(function: Callable[..., Any]) -> KeyMaker:

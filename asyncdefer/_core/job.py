@@ -49,12 +49,14 @@ NOTHING_MORE: Final = More()
 class Answer(Struct, eq=False):
     """What all waiters of one key share, from the first call of the burst to the outcome.
 
-    `state` is None until the job ended. `eta` is on the wall clock, as are `started` and
-    `finished`; `until`, how long it can be looked up, is on the steady one. `waiters` maps a future to the run that waits on it, if
-    it is a run that waits. `follows`: the answer this one gave way to.
+    `state` is None until the job ended; then a plain string, since an answer without a member of
+    an Enum is none that the garbage collector has to look at. `eta` is on the wall clock, as are
+    `started` and `finished`; `until`, how long it can be looked up, is on the steady one.
+    `waiters` maps a future to the run that waits on it, if it is a run that waits. `follows`: the
+    answer this one gave way to.
     """
 
-    state: State | None = None
+    state: str | None = None
     id: int = 0
     eta: int = 0
     attempt: int = 0

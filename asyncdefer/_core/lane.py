@@ -5,10 +5,10 @@ start. Who is due stands in `ready` first. If it finds something else shut for i
 that lane, and comes back through `ready` when that one opens.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
-from asyncdefer._core.job import Key
+from asyncdefer._core.job import Call, Key
 from asyncdefer._core.timeline import Line, Timeline
 
 
@@ -31,38 +31,67 @@ BUSY: Final = Lane("busy", shut=True)
 
 
 class Lanes:
-    """Who stands where. A line is live if it is the very line that `standing` has for its key."""
+    """Who stands where.
 
-    def __init__(self) -> None:
+    A line is live if its key stands in that lane with that claim; one line of a key only, since a
+    call may come back to where it stood before. The id of a claim is that of the call, or, if that
+    one took the place of another (`claims`), of the first one in this place.
+    """
+
+    def __init__(self, waiting: Mapping[Key, Call]) -> None:
         self.ready = Lane("ready")
-        self.standing: dict[Key, Line] = {}
+        self.standing: dict[Key, int] = {}  # key -> order
+        self.claims: dict[Key, int] = {}
         self.elsewhere: dict[Key, Lane] = {}  # the lanes of those that do not stand in `ready`
         self.paused: dict[Hashable, Lane] = {}
         self.opened: list[Lane] = []  # lanes that opened and still have lines
+        self._waiting = waiting
+
+    def line(self, key: Key) -> Line:
+        """The live line of a key that stands in a lane."""
+        return self.standing[key], self.claims.get(key, self._waiting[key].id), key
+
+    def stands(self, line: Line, lane: Lane) -> bool:
+        """The line is live in this lane."""
+        key = line[2]
+        if key not in self.standing or self.elsewhere.get(key, self.ready) is not lane:
+            return False
+        return self.line(key) == line
 
     def enter(self, line: Line, lane: Lane) -> None:
         """Stand in another lane than before, with the same claim."""
-        key = line[2]
-        self.standing[key] = line = (line[0], line[1], key)
         if lane is self.ready:
-            self.elsewhere.pop(key, None)
+            self.elsewhere.pop(line[2], None)
         else:
-            self.elsewhere[key] = lane
+            self.elsewhere[line[2]] = lane
         if lane is not BUSY:
             lane.lines.push(line)
 
     def leave(self, key: Key) -> None:
         """Stand nowhere any more."""
-        line = self.standing.pop(key, None)
-        lane = self.elsewhere.pop(key, self.ready)
-        if line is not None and lane is not BUSY:
-            lane.lines.stale += 1
-            lane.lines.compact(lambda line: self.standing.get(line[2]) is line)
+        if key in self.standing:
+            del self.standing[key]
+            self.claims.pop(key, None)
+            lane = self.elsewhere.pop(key, self.ready)
+            if lane is not BUSY:
+                lane.lines.stale += 1
+                lane.lines.compact(self._live(lane))
 
     def release(self, key: Key) -> None:
         """The run of a key has ended: the call behind it is ready."""
-        if self.elsewhere and self.elsewhere.get(key) is BUSY:
-            self.enter(self.standing[key], self.ready)
+        if self.elsewhere.get(key) is BUSY:
+            self.enter(self.line(key), self.ready)
+
+    def _live(self, lane: Lane) -> Callable[[Line], bool]:
+        seen: set[Key] = set()
+
+        def live(line: Line) -> bool:
+            if line[2] in seen or not self.stands(line, lane):
+                return False
+            seen.add(line[2])
+            return True
+
+        return live
 
     def pause(self, identity: Hashable | None) -> None:
         """Shut the lane of a task, or `ready` itself with None."""
@@ -86,7 +115,7 @@ class Lanes:
             line = lane.lines.pop()
             if line is None:
                 del self.opened[0]
-            elif self.standing.get(line[2]) is line:
+            elif self.stands(line, lane):
                 self.enter(line, self.ready)
             else:
                 lane.lines.stale -= 1
@@ -95,12 +124,13 @@ class Lanes:
     def _check(self) -> None:
         """Every invariant, spelled out; for tests."""
         assert set(self.elsewhere) <= set(self.standing)
+        assert set(self.claims) <= set(self.standing) <= set(self._waiting)
         assert all(lane is not self.ready for lane in self.elsewhere.values())
         lanes = {key: self.elsewhere.get(key, self.ready) for key in self.standing}
         known = (self.ready, *self.paused.values(), *self.opened)
         assert all(lane is BUSY or lane in known for lane in lanes.values())
         for lane in known:
             lane.lines._check()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a proof of the whole proves its parts
-            mine = {self.standing[key] for key, stood in lanes.items() if stood is lane}
-            assert mine <= set(lane.lines)
+            mine = {key for key, stood in lanes.items() if stood is lane}
+            assert {key for _, _, key in filter(self._live(lane), lane.lines)} == mine
             assert len(lane.lines) - lane.lines.stale == len(mine)

@@ -7,20 +7,17 @@ the arguments as the job's function would, with the same TypeError, at the speed
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-Binder = Callable[..., tuple[Any, ...]]
+Binder = Callable[..., Any]
 
 
-class _Default:
-    """Stands for a default value in source text."""
+class _Source(str):
+    """A name that stands for a default value."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return self.name
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
@@ -32,27 +29,27 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def compile_binder(
-    signature: inspect.Signature,
-    names: Sequence[str],
-    shown: str,
-    make: Callable[[tuple[Any, ...]], Any] = tuple,
-) -> Callable[..., Any]:
-    """A function that binds its arguments as `signature` does, and makes something of the named."""
-    scope: dict[str, Any] = {}
+    signature: inspect.Signature, shown: str, result: str = "()", **scope: Any
+) -> Binder:
+    """A function that binds its arguments as `signature` does and returns `result`.
+
+    `result` is source text in which the parameters stand by their names, and what `scope` has by
+    its name after a `$`, so that the two cannot be mistaken for each other.
+    """
+    own = "_"
+    while any(name.startswith(own) for name in signature.parameters):
+        own += "_"
+    names: dict[str, Any] = {own + name: value for name, value in scope.items()}
     parameters: list[inspect.Parameter] = []
     for at, parameter in enumerate(signature.parameters.values()):
         bare = parameter.replace(annotation=inspect.Parameter.empty)
         if parameter.default is not inspect.Parameter.empty:
-            scope[f"_default{at}"] = parameter.default
-            bare = bare.replace(default=_Default(f"_default{at}"))
+            names[f"{own}default{at}"] = parameter.default
+            bare = bare.replace(default=_Source(f"{own}default{at}"))
         parameters.append(bare)
-    own = "_make"
-    while own in signature.parameters:
-        own += "_"
-    scope[own] = make
-    values = "".join(f"{name}, " for name in names)
-    exec(f"def _bind{inspect.Signature(parameters)}: return {own}(({values}))", scope)  # noqa: S102 - names come from a signature
-    binder: Callable[..., Any] = scope["_bind"]
+    head = f"def bind{inspect.Signature(parameters)}"
+    exec(f"{head}: return {result.replace('$', own)}", names)  # noqa: S102 - names come from a signature
+    binder: Binder = names["bind"]
     binder.__qualname__ = binder.__name__ = shown
     return binder
 

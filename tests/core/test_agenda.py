@@ -71,8 +71,7 @@ def test_the_newest_call_replaces_the_older_one(make_call: MakeCall) -> None:
     assert agenda.place(second) is first
     assert agenda.place(third) is second
     assert len(agenda) == 1
-    assert agenda.find(1) is None
-    assert agenda.find(3) is third
+    assert agenda.waiting == {third.key: third}
     assert started(agenda, 3) == [3]
 
 

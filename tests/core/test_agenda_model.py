@@ -376,8 +376,7 @@ class Pair:
         assert len(agenda) == sum(entry.call.calls > 0 for entry in model.entries)
         for entry in model.entries:
             assert agenda.standing(entry.call.key) == (entry.lane is not None)
-            assert agenda.find(entry.call.id) is entry.call
-        assert agenda.find(self.last + 1) is None
+            assert agenda.waiting[entry.call.key] is entry.call
         for time, steady in zip(agenda.next_times(), (True, False), strict=True):
             wanted = model.next_time(steady=steady)
             assert (time is None) == (wanted is None)

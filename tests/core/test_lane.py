@@ -1,4 +1,9 @@
+from collections.abc import Callable
+
+from asyncdefer._core.job import Call
 from asyncdefer._core.lane import Lane, Lanes
+
+MakeCall = Callable[..., Call]
 
 
 def test_a_lane_is_open_and_empty_at_first() -> None:
@@ -25,11 +30,12 @@ def test_who_stands_leaves_by_order_then_by_id() -> None:
     assert [lane.lines.pop() for _ in range(3)] == [(4, 9, "c"), (5, 1, "a"), (5, 2, "b")]
 
 
-def test_a_lane_that_is_drained_in_turns_keeps_its_count() -> None:
+def test_a_lane_that_is_drained_in_turns_keeps_its_count(make_call: MakeCall) -> None:
     """A lane that opened is emptied at most so many lines at a time, and its books stay right."""
-    lanes = Lanes()
+    lanes = Lanes({number: make_call(number) for number in (1, 2, 3)})
     lanes.pause("task")
     for number in (1, 2, 3):
+        lanes.standing[number] = number
         lanes.enter((number, number, number), lanes.paused["task"])
     lanes.leave(1)
     lanes.resume("task")

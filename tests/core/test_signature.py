@@ -53,7 +53,7 @@ def test_binding_is_python_s_own(args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """Arguments bind as a call of the function would, defaults applied, or are a TypeError."""
     known = signature(every_kind)
     names = tuple(known.parameters)
-    bind = compile_binder(known, names, "every_kind")
+    bind = compile_binder(known, "every_kind", f"({', '.join(names)},)")
     try:
         bound = every_kind(*args, **kwargs)
     except TypeError as refused:
@@ -73,17 +73,28 @@ def test_splitting_is_the_reverse_of_binding(args: tuple[Any, ...], kwargs: dict
     assert bound_arguments(known, again_args, again_kwargs) == bound
 
 
-def test_only_the_named_are_returned_in_the_order_of_the_names() -> None:
-    """The key takes the parameters that were named."""
-    bind = compile_binder(signature(every_kind), ("d", "b"), "every_kind")
-    assert bind(1, 2, d=4) == (4, 2)
-    assert compile_binder(signature(every_kind), (), "every_kind")(1, 2, d=4) == ()
+def test_the_result_is_what_its_source_says() -> None:
+    """With the parameters by their names, and what else it needs by a name after a `$`."""
+    bind = compile_binder(signature(every_kind), "every_kind", "$make(d, b)", make=divmod)
+    assert bind(1, 2, d=4) == divmod(4, 2)
+    assert compile_binder(signature(every_kind), "every_kind")(1, 2, d=4) == ()
+
+
+def test_no_parameter_is_mistaken_for_something_else() -> None:
+    """Whatever the parameters are called, also as we call our own things."""
+
+    def awkward(_make: int, __make: int = 2, _default1: int = 3, bind: int = 4) -> None: ...
+
+    names = tuple(signature(awkward).parameters)
+    bind = compile_binder(signature(awkward), "awkward", f"$make(({', '.join(names)}))", make=sum)
+    assert bind(1) == 10
+    assert bind(1, bind=0) == 6
 
 
 def test_a_default_is_the_object_itself() -> None:
     """Defaults are not copied through text."""
-    bind = compile_binder(signature(every_kind), ("c",), "every_kind")
-    assert bind(1, 2, d=3)[0] is every_kind.__defaults__[0]  # type: ignore[index]
+    bind = compile_binder(signature(every_kind), "every_kind", "c")
+    assert bind(1, 2, d=3) is every_kind.__defaults__[0]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +114,7 @@ def test_every_kind_of_callable_tells_its_parameters(
 ) -> None:
     """Methods, partials, callable objects, lambdas and honest builtins bind alike."""
     known = signature(fn)
-    bind = compile_binder(known, tuple(known.parameters), "shown")
+    bind = compile_binder(known, "shown", f"({', '.join(known.parameters)},)")
     assert bind(*args) == tuple(bound_arguments(known, args, {}).values())
     with pytest.raises(TypeError, match=r"shown\(\)"):
         bind(1, 2, 3, 4, 5, nothing=6, x=7)

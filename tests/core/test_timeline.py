@@ -11,7 +11,7 @@ LINES = st.tuples(st.integers(0, 20), st.integers(0, 5), st.sampled_from("abc"))
 def drain(timeline: Timeline) -> list[Line]:
     lines = []
     while (first := timeline.first()) is not None:
-        assert timeline.pop() is first
+        assert timeline.pop() == first
         lines.append(first)
     assert timeline.pop() is None
     return lines
@@ -42,9 +42,9 @@ def test_lines_that_come_in_order_and_others_mix() -> None:
     times = [at if at % 3 else random.randrange(5_000) for at in range(5_000)]
     timeline = Timeline()
     for id, time in enumerate(times):
-        timeline.push((time, id))
+        timeline.push((time, id, id))
     timeline._check()
-    assert drain(timeline) == sorted((time, id) for id, time in enumerate(times))
+    assert drain(timeline) == sorted((time, id, id) for id, time in enumerate(times))
 
 
 def test_stale_lines_are_forgotten_when_they_are_the_greater_half() -> None:
@@ -52,7 +52,7 @@ def test_stale_lines_are_forgotten_when_they_are_the_greater_half() -> None:
     for size in (63, 64, 200):
         timeline = Timeline()
         for at in range(size):
-            timeline.push((at if at % 2 else size - at, at))
+            timeline.push((at if at % 2 else size - at, at, at))
         for stale in range(1, size + 1):
             timeline.stale = stale
             timeline.compact(lambda line, stale=stale: line[1] >= stale)  # type: ignore[misc]
