@@ -94,7 +94,10 @@ class SystemClock(Clock):
     def call_at(self, when: int, callback: Callable[[], object]) -> Alarm:
         # One microsecond more, since both readings are rounded down.
         delay = (when - self.steady() + 1) / SECOND
-        return asyncio.get_running_loop().call_later(max(delay, 0), callback, context=Context())
+        loop = asyncio.get_running_loop()
+        # uvloop counts in milliseconds and turns in circles for what is nearer than one.
+        shortest = 0 if isinstance(loop, asyncio.BaseEventLoop) else 0.001
+        return loop.call_later(max(delay, shortest), callback, context=Context())
 
 
 async def wait_until(clock: Clock, when: int, run: Running) -> None:

@@ -34,7 +34,7 @@ class Handle(Struct, Generic[R_co], eq=False):
     @property
     def id(self) -> str:
         """The id of this call: digits, greater for a later call."""
-        self._scheduler.named[self._call.id] = self._call
+        self._scheduler.named.setdefault(self._call.id, self._call)
         return str(self._call.id)
 
     @property

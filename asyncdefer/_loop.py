@@ -17,6 +17,7 @@ from msgspec import UNSET
 from asyncdefer._books import Books, job_error
 from asyncdefer._clock import Alarm, Clock
 from asyncdefer._core.agenda import Agenda
+from asyncdefer._core.defer import past_bounds
 from asyncdefer._core.instant import SECOND, moment, seconds
 from asyncdefer._core.job import (
     NO_CONTEXT,
@@ -67,6 +68,7 @@ class Loop:
         threads: int,
         result_ttl: int | None,
         strangers: dict[Any, Task[..., Any]],
+        last: int = 0,
     ) -> None:
         self.clock = clock
         self.loop = asyncio.get_running_loop()
@@ -87,8 +89,9 @@ class Loop:
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
-        self._last = 0
+        self.last = last
         self._next_tick = 0
+        self._purge = 0
         self._awake = False
         self._alarm: Alarm | None = None
         self._armed = _FAR
@@ -120,7 +123,9 @@ class Loop:
         self._armed = _FAR
         agenda = self.agenda
         expired = agenda.take_due(steady, wall, _LINES)
-        self.ledger.purge(steady)
+        if steady >= self._purge:
+            self._purge = steady + SECOND
+            self.ledger.purge(steady)
         told = bool(self._heard(DEBUG))
         started: list[Running] = []
         for _ in range(_STARTS):
@@ -150,6 +155,10 @@ class Loop:
         # A clock that is slewed drifts by half a millisecond a second at the most.
         if abs(jump) > _JUMP + (steady - self._read) // 1000:
             self._tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
+        if jump < -_JUMP:  # etas are later now, and the bounds of bursts are not
+            for call in past_bounds(self.agenda.ahead(), self._ahead, wall - steady):
+                self.named[call.id] = call
+                self.agenda.place(call)
         self._ahead = wall - steady
         self._read = steady
 
@@ -206,7 +215,7 @@ class Loop:
 
     def _keep_open(self, call: Call, until: int) -> None:
         """An empty call that keeps a leading window open until somebody calls or it ends."""
-        self._last = number = self._last + 1
+        self.last = number = self.last + 1
         empty = Call(number, call.task, call.key, until, True, (), NO_KWARGS, self._own, 0)
         self.agenda.place(empty)
 
@@ -233,7 +242,7 @@ class Loop:
             self._end(call, verdict, run, now)
         else:
             self._run_again(run, verdict)
-        if not self._awake and agenda.startable():
+        if agenda.lanes.standing and not self._awake and agenda.startable():
             self.wake()
         if self._joiners:
             self._settle_joiners()

@@ -115,6 +115,7 @@ class Queue(Calls):
             threads=options["threads"],
             result_ttl=options["result_ttl"],
             strangers=self._callables,
+            last=0 if self._scheduler is None else self._scheduler.last,  # no id comes twice
         )
         self.accept = self._scheduler.accept
         for identity in self._paused:

@@ -38,6 +38,8 @@ async def perform(
     except Snooze as signal:
         outcome = Outcome(Event.SNOOZE, error=signal)
     except BaseException as error:
+        if isinstance(error, GeneratorExit) and not run.scheduler.loop.is_running():
+            raise  # the loop is gone, and the collector tidies up: there is nobody to tell
         # Our own frame would keep the run alive for as long as the error is kept.
         trace = error.__traceback__
         outcome = Outcome(Event.FAIL, None, error.with_traceback(trace.tb_next if trace else None))

@@ -108,8 +108,8 @@ class Scheduler(Loop):
             order = when - self.clock.wall() + now
         if now >= self._next_tick:
             self._next_tick = now + 1000 - now % 1000
-            self._last = max(self._last, (now + self._ahead) // 1000 << 20 & _ID)
-        self._last = number = self._last + 1
+            self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID)
+        self.last = number = self.last + 1
         agenda = self.agenda
         old = None
         kwargs = kwargs or NO_KWARGS
@@ -163,8 +163,8 @@ class Scheduler(Loop):
             old = self.agenda.waiting.get(call.key)
             if old is None:
                 return opened(structs.replace(call, calls=1, answer=None), rule, now, ahead), None
-            self._last += 1
-            call = structs.replace(call, id=self._last, calls=old.calls + 1, answer=old.shared())
+            self.last += 1
+            call = structs.replace(call, id=self.last, calls=old.calls + 1, answer=old.shared())
             result = folded(old, call, rule, task.fn, now, ahead)
             if self.agenda.waiting.get(call.key) is old:
                 return result, old

@@ -6,7 +6,9 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+from weakref import WeakKeyDictionary
 
 from asyncdefer._core.defer import KeyMaker, key_maker
 from asyncdefer._core.options import (
@@ -51,13 +53,7 @@ class Task(Generic[P, R_co]):
         self.declared = declared
         self.identity = identity
         self.home: Home | None = None
-        self.is_async: bool = is_async(fn)
-        signature = signature_of(fn)
-        names = () if signature is None else signature.parameters
-        self.collides: str | None = next((name for name in RESERVED if name in names), None)
-        self.check: Binder | None = None
-        if signature is not None:
-            self.check = compile_binder(signature, name)
+        self.is_async, self.collides, self.check = _read(fn, name)
         self.delay: int = declared.delay or 0
         rule: Defer | None = declared.defer or None
         self.make_key: KeyMaker | None = None if rule is None else self.key_maker(rule)
@@ -134,6 +130,28 @@ class TaskCall(Generic[P, R_co]):
         task = self._task
         home = task.home or task._home()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - two halves of one idea
         return home.accept(task, args, kwargs, given=self._options)
+
+
+_Traits = tuple[bool, str | None, Binder | None]
+_traits: "WeakKeyDictionary[Any, tuple[str, _Traits]]" = WeakKeyDictionary()
+
+
+def _read(fn: Callable[..., Any], name: str) -> _Traits:
+    """Whether it is async, which reserved name it uses, and the check of its arguments.
+
+    Remembered of plain functions, since a bare one is a task anew after each pause in its calls.
+    """
+    plain = isinstance(fn, FunctionType)
+    known = _traits.get(fn) if plain else None
+    if known is None or known[0] != name:
+        signature = signature_of(fn)
+        names = () if signature is None else signature.parameters
+        collides = next((reserved for reserved in RESERVED if reserved in names), None)
+        check = None if signature is None else compile_binder(signature, name)
+        known = name, (is_async(fn), collides, check)
+        if plain:
+            _traits[fn] = known
+    return known[1]
 
 
 def make_task(

@@ -1,6 +1,8 @@
 """The shape of the library: how long its files may be, and who may read a clock."""
 
 import ast
+import io
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -24,15 +26,34 @@ def test_a_file_can_be_read_at_one_sitting(file: Path) -> None:
 
 
 def test_the_library_can_be_read_in_a_day() -> None:
-    """Without web/ it stays under 4,000 lines, the blank ones not counted."""
-    written = [
-        line
-        for file in FILES
-        if "web" not in file.parts
-        for line in file.read_text("utf-8").splitlines()
-        if line.strip()
-    ]
-    assert len(written) < LINES_OF_THE_LIBRARY
+    """Without web/ it stays under 4,000 lines of code: to explain costs nothing."""
+    files = (file for file in FILES if "web" not in file.parts)
+    assert sum(lines_of_code(file.read_text("utf-8")) for file in files) < LINES_OF_THE_LIBRARY
+
+
+def lines_of_code(source: str) -> int:
+    """The lines that are not blank, comment or docstring."""
+    silent = {
+        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }  # fmt: skip
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in silent:
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())) if node.end_lineno is not None:
+                code.difference_update(range(node.lineno, node.end_lineno + 1))
+            case _:
+                pass
+    return len(code)
+
+
+def test_lines_of_code_are_counted_as_people_do() -> None:
+    """The counter itself."""
+    source = '"""Says\nmuch."""\n\n# a comment\nx = (\n    1,  # one\n)\n\ndef f():\n    "doc"\n    return x\n'
+    assert lines_of_code(source) == 5
 
 
 def clock_reads(source: str) -> list[int]:

@@ -14,7 +14,7 @@ while a slot is free. If something else is shut for it (its task is paused, a ru
 under way), it moves on to that lane and comes back through `ready` when that lane opens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asyncdefer._core.job import Call, Key
@@ -124,7 +124,10 @@ class Agenda:
         expired: list[Call] = []
         ahead = wall - steady
         while limit > 0:
-            timeline, line, shift = self._earliest(ahead)
+            timeline, shift, line = self.steady, 0, self.steady.first()
+            other = self.wall.first()
+            if other and (line is None or (other[0] - ahead, other[1]) < (line[0], line[1])):
+                timeline, shift, line = self.wall, ahead, other
             if line is None or line[0] - shift > steady:
                 break
             limit -= 1
@@ -144,16 +147,13 @@ class Agenda:
         self.lanes.drain(limit)
         return expired
 
-    def _earliest(self, ahead: int) -> tuple[Timeline, Line | None, int]:
-        """The line that is next on either timeline, and how far that one is ahead of steady."""
-        steady, wall = self.steady.first(), self.wall.first()
-        if wall is None or (steady is not None and steady[:2] <= (wall[0] - ahead, wall[1])):
-            return self.steady, steady, 0
-        return self.wall, wall, ahead
-
     def next_times(self) -> tuple[int | None, int | None]:
         """When the next line is due on the steady and on the wall clock."""
         return self._next(self.steady), self._next(self.wall)
+
+    def ahead(self) -> Iterator[Call]:
+        """The waiting calls that were not due so far: once due, a call stays so."""
+        return (call for key, call in self.waiting.items() if key not in self._standing)
 
     def is_due(self, steady: int, wall: int) -> bool:
         """Something should have started, or stands in a lane."""

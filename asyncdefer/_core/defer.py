@@ -5,7 +5,7 @@ import datetime as dt
 import hashlib
 import math
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from functools import partial
@@ -110,6 +110,8 @@ def _inside(value: Any) -> Any:
         return (value if value.utcoffset() is None else value.astimezone(dt.UTC)).isoformat()
     if isinstance(value, dt.timedelta):
         return value // dt.timedelta(microseconds=1)
+    if isinstance(value, dt.time) and value.tzinfo is not None:
+        return [value.replace(tzinfo=None).isoformat(), str(value.tzinfo)]
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, UUID | Decimal):
@@ -221,3 +223,18 @@ def _bounded(call: Call, bound: int | None, ahead: int) -> Call:
     if (call.eta if call.steady else call.eta - ahead) > bound:
         return msgspec.structs.replace(call, eta=bound, steady=True, more=more)
     return msgspec.structs.replace(call, more=more)
+
+
+def past_bounds(calls: Iterable[Call], before: int, ahead: int) -> list[Call]:
+    """Those of the calls that a wall clock set back took past the bound of their burst, at it.
+
+    Etas follow that clock, and bounds do not. It was `before` ahead of the steady one. A call
+    that was past its bound already has been rescheduled by somebody, who has the last word.
+    """
+    return [
+        call.again(bound, steady=True)
+        for call in calls
+        if (bound := call.more.bound) is not None
+        and not call.steady
+        and call.eta - before <= bound < call.eta - ahead
+    ]

@@ -73,4 +73,5 @@ def split_arguments(
     if unknown:
         raise TypeError(f"merge returned arguments that are no parameters: {unknown}")
     bound = inspect.BoundArguments(signature, OrderedDict(arguments))
+    bound.apply_defaults()  # what follows a gap would be lost
     return bound.args, bound.kwargs

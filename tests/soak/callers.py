@@ -157,8 +157,6 @@ class Callers(Jobs):
 
     async def redrive(self, burst: Burst) -> None:
         model = self.model
-        if model.closing:
-            return  # AVOIDED: a closing queue accepts a redrive, whose waiters then hang
         expected = model.can_redrive(burst) and not model.closing
         self.mark += 1
         MARK.set(self.mark)

@@ -4,6 +4,7 @@ It knows the contract and none of the library's structures. Who starts next and 
 predicted; it is judged when it is seen.
 """
 
+from collections.abc import Container
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -104,6 +105,19 @@ class Model:
         if burst.bound is not None:
             eta = burst.eta if burst.steady else burst.eta - self.ahead
             if eta > burst.bound:
+                burst.steady, burst.eta = True, burst.bound
+
+    def clock_was_read(self, before: int, ahead: int, due: Container[Any]) -> None:
+        """The queue compared its clocks; if the wall clock was set back, bounds did not follow.
+
+        `due`: the keys of which it knew already that they are due, which they stay.
+        """
+        if before - ahead <= SECOND:
+            return
+        for burst in self.waiting.values():
+            etas = burst.eta - before, burst.eta - ahead
+            waits = not burst.steady and burst.handles[0]._call.key not in due
+            if waits and burst.bound is not None and etas[0] <= burst.bound < etas[1]:
                 burst.steady, burst.eta = True, burst.bound
 
     def _window_is_open(self, key: Key, now: int) -> bool:
@@ -301,9 +315,7 @@ class Model:
             return
         for burst in self.waiting.values():
             due = (self.clock.steady() if burst.steady else self.clock.wall()) >= burst.eta
-            # AVOIDED: an eta on the wall clock passes its max_wait when that clock is set back;
-            # without `and burst.steady` the soak finds it (seeds 272, 363).
-            late = burst.bound is not None and self.clock.steady() >= burst.bound and burst.steady
+            late = burst.bound is not None and self.clock.steady() >= burst.bound
             free = not burst.call.kind.paused and burst.key not in self.running
             self.demand(not (free and due), "it is due and does not start:", burst)
             self.demand(not (free and late) or burst.moved, "it is past its max_wait:", burst)

@@ -49,7 +49,6 @@ class Simulation(Callers):
         await self.queue.start()
         scheduler: Any = self.queue._scheduler
         self.lockstep = scheduler._threads._work = Lockstep()
-        scheduler._told = _InOrder()
         self.model = Model(
             self.queue,
             self.clock,
@@ -57,6 +56,15 @@ class Simulation(Callers):
             keeps=self.keeps,
             paused=None in paused,
         )
+        watch = scheduler._watch
+
+        def watched(steady: int, wall: int) -> None:
+            before = scheduler._ahead
+            watch(steady, wall)
+            due = scheduler.agenda.lanes.standing
+            self.model.clock_was_read(before, wall - steady, due)
+
+        scheduler._watch = watched
         self.waiters, self.helpers = [], []
         for _ in range(self.random.choice((0, 10, 60, 150))):
             await self.step()
@@ -189,13 +197,6 @@ class Simulation(Callers):
         for state in ("succeeded", "failed", "cancelled", "expired", "dropped"):
             counted = getattr(stats, state)
             model.demand(counted == states.get(state, 0), state, counted, "not", states)
-
-
-class _InOrder(set[Any]):
-    """AVOIDED: a close cancels the runs in the order of a set, which no seed repeats."""
-
-    def __rsub__(self, runs: Any) -> Any:
-        return sorted((run for run in runs if run not in self), key=lambda run: run.call.id)
 
 
 def simulate(seed: int) -> Trace:
