@@ -110,8 +110,6 @@ def _inside(value: Any) -> Any:
         return (value if value.utcoffset() is None else value.astimezone(dt.UTC)).isoformat()
     if isinstance(value, dt.timedelta):
         return value // dt.timedelta(microseconds=1)
-    if isinstance(value, dt.time) and value.tzinfo is not None:
-        return [value.replace(tzinfo=None).isoformat(), str(value.tzinfo)]
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, UUID | Decimal):

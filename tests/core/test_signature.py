@@ -137,7 +137,7 @@ def test_arguments_that_fit_no_parameter_are_refused() -> None:
     known = signature(fn)
     for bound in ({"x": 1, "y": 2, "z": 3}, {"x": 1, "y": 2}):
         args, kwargs = split_arguments(known, bound)
-        assert known.bind(*args, **kwargs).arguments == bound
+        assert bound_arguments(known, args, kwargs) == {"z": 0, **bound}
     with pytest.raises(TypeError, match="no parameters: new"):
         split_arguments(known, {"x": 1, "y": 2, "new": 4})
     args, kwargs = split_arguments(known, {"y": 2})
@@ -154,3 +154,12 @@ def test_star_arguments_are_spread_again() -> None:
     bound = bound_arguments(known, (1, 2), {"x": 3})
     assert bound == {"values": (1, 2), "names": {"x": 3}}
     assert split_arguments(known, bound) == ((1, 2), {"x": 3})
+
+
+def test_what_follows_a_gap_is_not_lost() -> None:
+    """A default fills the place of an argument that is not there, so that the rest stays right."""
+
+    def fn(a: int, b: int = 2, *more: int, c: int = 3, **rest: int) -> None: ...
+
+    split = split_arguments(signature(fn), {"a": 1, "more": (5, 6), "rest": {"d": 7}})
+    assert split == ((1, 2, 5, 6), {"c": 3, "d": 7})

@@ -1,5 +1,6 @@
 """Each example runs as its reader would run it: a process of its own, in real time, to its end."""
 
+import os
 import re
 import signal
 import subprocess
@@ -126,7 +127,9 @@ def test_a_bot_reminds() -> None:
 def test_a_month_takes_no_time() -> None:
     """The test in the examples passes, with the fixtures of the library and nothing else."""
     began = time.monotonic()
-    shown = run("-m", "pytest", "-q", "examples/test_month_of_reminders.py")
+    # Without this project's own settings, as a copy of it would run in the reader's project.
+    alone = ("-c", os.devnull, "-p", "no:cacheprovider", "-p", "no:asyncio")
+    shown = run("-m", "pytest", "-q", *alone, "examples/test_month_of_reminders.py")
     assert time.monotonic() - began < 20
     assert re.search(r"^4 passed", shown, re.MULTILINE), shown
 

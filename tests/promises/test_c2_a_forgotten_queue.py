@@ -130,3 +130,15 @@ def test_a_queue_that_never_started(tmp_path: Path) -> None:
         [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "1\n"), ran.stderr
+
+
+def test_the_collector_tells_nobody(tmp_path: Path) -> None:
+    """A run that is swept up with its dead loop is no failed job: nothing is logged."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        PROGRAM.format(body=BODIES["has a running job"], run=RUNS["loop never closed"])
+    )
+    ran = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=15, check=False
+    )
+    assert "job_failed" not in ran.stderr

@@ -122,6 +122,16 @@ async def test_again_in_the_same_loop() -> None:
             await left_running
 
 
+async def test_no_id_comes_twice() -> None:
+    """Also when the queue was closed and started at one and the same moment."""
+    queue = Queue(clock=VirtualClock())
+    ids: list[str] = []
+    for _ in range(3):
+        async with queue:
+            ids += [(await queue.enqueue(work, n, delay=5)).id for n in range(3)]
+    assert sorted(set(ids)) == ids
+
+
 @pytest.mark.parametrize("second", LOOPS)
 @pytest.mark.parametrize("first", LOOPS)
 def test_again_in_a_second_loop(first: str, second: str) -> None:

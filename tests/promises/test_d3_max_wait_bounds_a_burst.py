@@ -180,6 +180,47 @@ async def test_an_explicit_reschedule_goes_past_the_bound(
     assert runs == [100.0]
 
 
+@pytest.mark.parametrize("back", [-2, -3600])
+async def test_a_wall_clock_set_back_does_not_move_the_bound(
+    queue: Queue, clock: VirtualClock, back: int
+) -> None:
+    """An eta follows the wall clock; how long a burst has lasted does not."""
+    start, runs = clock.monotonic(), list[float]()
+
+    @queue.task(defer=Defer(max_wait=15))
+    async def save() -> None:
+        runs.append(clock.monotonic() - start)
+
+    handle = await save.options(eta=clock.now() + timedelta(seconds=14)).enqueue()
+    await clock.advance(5)
+    clock.step(back)
+    await clock.advance(9)
+    assert runs == []
+    await clock.advance(1)
+    assert handle.done()
+    assert runs == [15.0]
+
+
+async def test_a_reschedule_past_the_bound_outlives_a_clock_set_back(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """Who rescheduled has the last word, whatever the clock does afterwards."""
+    start, runs = clock.monotonic(), list[float]()
+
+    @queue.task(delay=10, defer=Defer(max_wait=15))
+    async def save() -> None:
+        runs.append(clock.monotonic() - start)
+
+    handle = await save.enqueue()
+    await handle.reschedule(eta=clock.now() + timedelta(seconds=60))
+    await clock.advance(1)
+    clock.step(-30)
+    await clock.advance(88)
+    assert runs == []
+    await clock.advance(1)
+    assert runs == [90.0]
+
+
 async def test_keys_have_bounds_of_their_own(queue: Queue, clock: VirtualClock) -> None:
     """One key's long burst does not hurry another key."""
     start, runs = clock.now(), list[tuple[float, str]]()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from asyncdefer import Queue, Snooze, State, current
+from asyncdefer._scheduler import Scheduler
 from asyncdefer.testing import VirtualClock
 
 MICROSECOND = timedelta(microseconds=1)
@@ -109,3 +110,20 @@ async def test_not_early_on_the_system_clock() -> None:
         async with asyncio.timeout(5):
             await asyncio.gather(*handles)
     assert early == []
+
+
+async def test_a_near_timer_is_not_waited_for_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a millisecond is waited for by sleeping: the loop is not kept turning until it is over."""
+    # Real time on purpose: uvloop, which counts in milliseconds, would call back at once.
+    queue, turns = Queue(), list[int]()
+    turn = Scheduler._turn
+
+    def counted(self: Scheduler) -> None:
+        turns.append(1)
+        turn(self)
+
+    monkeypatch.setattr(Scheduler, "_turn", counted)
+    async with queue:
+        for _ in range(20):
+            await (await queue.enqueue(int, delay=0.0005))
+    assert len(turns) < 20 * 6

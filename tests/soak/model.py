@@ -174,9 +174,16 @@ class Model:
         return failed and burst.kept and burst.key not in self.waiting
 
     def latest(self, burst: Burst) -> Burst:
-        """The burst that the newest id of this one stands for, after any redrive."""
+        """The burst that the newest id of this one stands for, after any redrive.
+
+        A burst that has not ended is known by all its ids, one that has by its newest.
+        """
         id_ = burst.root.newest.id
-        return next(other for other in reversed(self.bursts) if other.newest.id == id_)
+        for other in reversed(self.bursts):
+            ids = other.handles[-1:] if self.has_ended(other) else other.handles
+            if any(handle.id == id_ for handle in ids):
+                return other
+        return burst
 
     def has_ended(self, burst: Burst) -> bool:
         live = (self.waiting.get(burst.key), self.running.get(burst.key))
