@@ -161,7 +161,7 @@ def test_fastapi_under_uvicorn() -> None:
 
         code, took, shown = interrupt(process)
         assert code == 0
-        assert took < 2
+        assert took < 5
         assert "Traceback" not in shown
         assert shown.count("indexing 7") == 1
 
@@ -175,7 +175,7 @@ def test_fastapi_finishes_what_runs_at_ctrl_c() -> None:
             pass
         code, took, shown = interrupt(process)
         assert code == 0
-        assert took < 2 + 1  # drain_timeout, and room for a busy machine
+        assert took < 2 + 3  # drain_timeout, and room for a busy machine
         assert "report 2027-01 is ready" in shown
         assert "indexing 7" not in shown
         assert "Traceback" not in shown
@@ -189,6 +189,6 @@ def test_fastapi_does_not_wait_for_ever_at_ctrl_c() -> None:
             pass
         code, took, shown = interrupt(process)
         assert code == 0
-        assert 1.5 < took < 2 + 5 + 3  # drain_timeout, the grace of a cancelled run, and room
+        assert 1.5 < took < 2 + 5 + 8  # drain_timeout, the grace of a cancelled run, and room
         assert "is ready" not in shown
         assert "Traceback" not in shown

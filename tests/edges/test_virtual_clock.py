@@ -571,4 +571,4 @@ async def test_a_month_of_daily_jobs(defer_queue: Queue, defer_clock: VirtualClo
     took = time.perf_counter() - begin
 
     assert days == [first + timedelta(days=n) for n in range(30)]
-    assert took < 2
+    assert took < 20

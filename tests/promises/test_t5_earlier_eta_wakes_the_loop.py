@@ -72,7 +72,7 @@ async def test_a_near_timer_wakes_a_loop_that_sleeps_far(enter: Enter) -> None:
         await enter(queue, note, near)
         async with asyncio.timeout(5):
             await started.wait()
-        assert time.monotonic() - called < 0.4
+        assert time.monotonic() - called < 0.8
 
 
 async def test_each_earlier_eta_is_on_time(queue: Queue, clock: VirtualClock) -> None:
