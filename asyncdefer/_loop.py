@@ -156,7 +156,7 @@ class Loop:
         if abs(jump) > _JUMP + (steady - self._read) // 1000:
             self._tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
         if jump < -_JUMP:  # etas are later now, and the bounds of bursts are not
-            for call in past_bounds(self.agenda.ahead(), self._ahead, wall - steady):
+            for call in past_bounds(self.agenda.waiting_for_time(), self._ahead, wall - steady):
                 self.named[call.id] = call
                 self.agenda.place(call)
         self._ahead = wall - steady

@@ -53,7 +53,10 @@ class Task(Generic[P, R_co]):
         self.declared = declared
         self.identity = identity
         self.home: Home | None = None
-        self.is_async, self.collides, self.check = _read(fn, name)
+        traits = _read(fn, name)
+        self.is_async: bool = traits[0]
+        self.collides: str | None = traits[1]
+        self.check: Binder | None = traits[2]
         self.delay: int = declared.delay or 0
         rule: Defer | None = declared.defer or None
         self.make_key: KeyMaker | None = None if rule is None else self.key_maker(rule)

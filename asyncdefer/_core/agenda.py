@@ -151,7 +151,7 @@ class Agenda:
         """When the next line is due on the steady and on the wall clock."""
         return self._next(self.steady), self._next(self.wall)
 
-    def ahead(self) -> Iterator[Call]:
+    def waiting_for_time(self) -> Iterator[Call]:
         """The waiting calls that were not due so far: once due, a call stays so."""
         return (call for key, call in self.waiting.items() if key not in self._standing)
 

@@ -274,7 +274,15 @@ class Pair:
             self._place(structs.replace(call, eta=now + span, steady=steady), due=False, order=0)
 
     def _place(self, call: Call, *, due: bool, order: int) -> None:
-        old = self.agenda.place(call, due, order)
+        old = None
+        if (
+            type(call.key) is int
+            and call.more.options is None
+            and call.key not in self.agenda.waiting
+        ):
+            self.agenda.add(call, due, order)
+        else:
+            old = self.agenda.place(call, due, order)
         assert old is self.model.place(call, due, order)
         self.gone += old is not None
 
@@ -305,6 +313,8 @@ class Pair:
         if limit == EVERYTHING:
             model.reopen()
             assert self.agenda.is_due(steady, wall) == any(e.lane for e in model.entries)
+            ahead = {entry.call.id for entry in model.entries if entry.lane is None}
+            assert {call.id for call in self.agenda.waiting_for_time()} == ahead
 
     def _looked_at(self, found: list[tuple[Entry, int]], limit: int) -> list[tuple[Entry, int]]:
         """A short turn comes to some of those that are due: to the earliest, and not to more."""

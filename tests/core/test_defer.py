@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdefer._core.defer import folded, key_maker, key_text, opened
+from asyncdefer._core.defer import folded, key_maker, key_text, opened, past_bounds
 from asyncdefer._core.job import Call, More
 from asyncdefer._core.options import Defer
 
@@ -500,3 +500,18 @@ def test_a_function_that_tells_nothing_cannot_be_merged(make_call: MakeCall) -> 
     rule = Defer(key=lambda: "k", keep=lambda old, new: new)
     with pytest.raises(TypeError, match="does not tell its parameters"):
         fold(make_call(5, "k"), make_call(8, "k"), rule, dict)
+
+
+def test_a_wall_clock_set_back_takes_calls_past_their_bound(make_call: MakeCall) -> None:
+    """Of those that it takes there, and of no others, the eta becomes the bound."""
+    more = More(bound=NOW + 10)
+    taken = make_call(NOW + 8, "a", steady=False, more=more)
+    others = [
+        make_call(NOW + 8, "b", steady=False),  # no bound
+        make_call(NOW + 8, "c", more=more),  # its delay does not follow the clock
+        make_call(NOW + 7, "d", steady=False, more=more),  # still in time
+        make_call(NOW + 11, "e", steady=False, more=more),  # rescheduled past it on purpose
+    ]
+    (moved,) = past_bounds([taken, *others], 0, -3)
+    assert (moved.id, moved.eta, moved.steady) == (taken.id, NOW + 10, True)
+    assert moved.answer is taken.answer is not None
