@@ -123,6 +123,7 @@ class Loop:
         self._armed = _FAR
         agenda = self.agenda
         expired = agenda.take_due(steady, wall, _LINES)
+        agenda.looks = _LINES
         if steady >= self._purge:
             self._purge = steady + SECOND
             self.ledger.purge(steady)

@@ -15,12 +15,14 @@ under way), it moves on to that lane and comes back through `ready` when that la
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from asyncdefer._core.job import Call, Key
 from asyncdefer._core.lane import BUSY, Lanes
 from asyncdefer._core.rules import expiry
 from asyncdefer._core.timeline import Line, Timeline
+
+EVERYTHING: Final = 1 << 62
 
 
 class Agenda:
@@ -36,6 +38,7 @@ class Agenda:
         self.wall = Timeline()
         self.lanes = Lanes(self.waiting)
         self.ready = self.lanes.ready
+        self.looks = EVERYTHING  # lines that `take` may still look at in this turn
         self.empty = 0  # waiting calls that stand for nobody (calls == 0)
         self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
         self._standing = self.lanes.standing
@@ -163,7 +166,7 @@ class Agenda:
     # -- who may start
 
     def take(self, steady: int, wall: int, expired: list[Call]) -> Call | None:
-        """The next call to start, which from now on runs; None if nobody may.
+        """The next call to start, which from now on runs; None if nobody may, or `looks` is used up.
 
         Those whose time has run out meanwhile go to `expired` instead.
         """
@@ -172,10 +175,11 @@ class Agenda:
         pop, standing = ready.lines.pop, self._standing
         if ready.shut:
             return None
-        while len(running) < self.concurrency:
+        while len(running) < self.concurrency and self.looks > 0:
             line = pop()
             if line is None:
                 return None
+            self.looks -= 1
             key = line[2]
             call = self.waiting.get(key)
             if (

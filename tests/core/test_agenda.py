@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from asyncdefer._core.agenda import Agenda
+from asyncdefer._core.agenda import EVERYTHING, Agenda
 from asyncdefer._core.job import Call
 
-EVERYTHING = 1 << 30
 FAR = 1 << 50
 MakeCall = Callable[..., Call]
 
@@ -416,3 +415,20 @@ def test_nothing_of_a_call_is_left_when_it_has_run(make_call: MakeCall) -> None:
     sizes = {name: len(value) for name, value in vars(agenda).items() if hasattr(value, "__len__")}
     assert sizes
     assert not any(sizes.values()), sizes
+
+
+def test_a_turn_looks_at_so_many_lines_and_no_more(make_call: MakeCall) -> None:
+    """Calls that may not start cost a turn no more than its share; the next turn goes on."""
+    agenda = Agenda(10)
+    agenda.lanes.pause("shut")
+    for number in range(50):
+        agenda.place(make_call(task="shut" if number < 49 else "open"), True, number)
+    for looks in (20, 20):
+        agenda.looks = looks
+        assert agenda.take(50, 50, []) is None
+        assert agenda.startable()
+        agenda._check()
+    agenda.looks = 20
+    call = agenda.take(50, 50, [])
+    assert call is not None
+    assert call.task.name == "open"
