@@ -238,17 +238,17 @@ class Loop:
         agenda = self.agenda
         agenda.release(call.key)
         now = self._steady()
-        verdict = decide(outcome, now)
+        verdict = decide(call, outcome, now)
         if isinstance(verdict, Outcome):
             self._end(call, verdict, run, now)
         else:
-            self._run_again(run, verdict)
+            self._run_again(run, verdict, outcome.error)
         if agenda.lanes.standing and not self._awake and agenda.startable():
             self.wake()
         if self._joiners:
             self._settle_joiners()
 
-    def _run_again(self, run: Running, verdict: Again) -> None:
+    def _run_again(self, run: Running, verdict: Again, error: BaseException | None) -> None:
         """A run that is to be followed by another; it gives way to a newer call that waits."""
         call = run.call
         state = after(State.RUNNING, verdict.event)
@@ -260,12 +260,17 @@ class Loop:
             self.named[newer.id] = newer
             self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
             return
-        more = More(run.attempt, None, None, call.more.options)
+        more = More(run.attempt, verdict.failures, options=call.more.options)
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.named[again.id] = again
         self.wake()
-        self._tell(DEBUG, "job_snoozed", again, eta=moment(self.books.wall_eta(again)))
+        eta = moment(self.books.wall_eta(again))
+        if verdict.event is Event.SNOOZE:
+            self._tell(DEBUG, "job_snoozed", again, eta=eta)
+        elif error is not None and self._heard(WARNING):
+            told = job_error(error)
+            self._tell(WARNING, "job_retried", again, eta=eta, attempt=run.attempt, error=told)
 
     def _end(self, call: Call, verdict: Outcome, run: Running | None, now: int) -> None:
         """A job has ended: write it into the ledger, tell, and wake its waiters."""

@@ -32,12 +32,13 @@ class Declared(Protocol):
 class More(Struct, frozen=True):
     """What most calls do not need to say.
 
-    `attempt`: starts so far. `bound`: the steady time at which `max_wait` ends the burst.
+    `attempt`: starts so far. `failures`: those of them that failed. `bound`: the steady time at which `max_wait` ends the burst.
     `window`: the steady time at which the window of a leading call ends. `options`: those given
     to this call.
     """
 
     attempt: int = 0
+    failures: int = 0
     bound: int | None = None
     window: int | None = None
     options: Options | None = None
@@ -241,6 +242,7 @@ class Again(Struct, frozen=True):
     event: Event
     eta: int
     steady: bool = True
+    failures: int = 0
 
 
 Verdict = Outcome | Again

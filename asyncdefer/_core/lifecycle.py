@@ -44,6 +44,7 @@ class Event(StrEnum):
     SUCCEED = "succeed"
     FAIL = "fail"
     SNOOZE = "snooze"
+    RETRY = "retry"
     MOVE = "move"
     REPLACE = "replace"
     CANCEL = "cancel"
@@ -66,6 +67,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.RUNNING, Event.SUCCEED): State.SUCCEEDED,
     (State.RUNNING, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.SNOOZE): State.SCHEDULED,
+    (State.RUNNING, Event.RETRY): State.SCHEDULED,
     (State.RUNNING, Event.REPLACE): State.REPLACED,
     (State.RUNNING, Event.CANCEL): State.CANCELLED,
     (State.RUNNING, Event.DROP): State.DROPPED,

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from asyncdefer._core.instant import duration, instant
+from asyncdefer._core.retry import Retry, read_retry
 
 Merge = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
@@ -62,6 +63,7 @@ class TaskOptions(TypedDict, total=False):
 
     delay: float | timedelta | None
     defer: DeferRule | None
+    retry: int | Retry | None
     timeout: float | timedelta | None
     expires: float | timedelta | None
     result_ttl: float | timedelta | None
@@ -79,6 +81,7 @@ class Options(Struct, frozen=True):
 
     delay: int | None | UnsetType = UNSET
     defer: Defer | None | UnsetType = UNSET
+    retry: Retry | None | UnsetType = UNSET
     timeout: int | None | UnsetType = UNSET
     expires: int | None | UnsetType = UNSET
     result_ttl: int | None | UnsetType = UNSET
@@ -126,6 +129,7 @@ def checked_key(key: str, what: str = "key") -> str:
 _READ: dict[str, Callable[[Any], Any]] = {
     "delay": duration,
     "defer": _defer,
+    "retry": read_retry,
     "timeout": lambda value: _positive(value, "timeout"),
     "expires": lambda value: _positive(value, "expires"),
     "result_ttl": lambda value: duration(value, "result_ttl"),

@@ -3,6 +3,7 @@
 from asyncdefer._core.instant import within
 from asyncdefer._core.job import Again, Call, Outcome, Verdict
 from asyncdefer._core.lifecycle import Event
+from asyncdefer._core.retry import Retry
 from asyncdefer.errors import JobFailed, Snooze
 
 
@@ -13,21 +14,26 @@ def expiry(call: Call) -> int | None:
     return call.eta + ends if isinstance(ends, int) else None
 
 
-def decide(outcome: Outcome, now: int) -> Verdict:
-    """What follows from the outcome of a run that ended at `now` (steady time)."""
+def decide(call: Call, outcome: Outcome, now: int) -> Verdict:
+    """What follows from the outcome of a call's run that ended at `now` (steady time)."""
     error = outcome.error
-    if error is None:
+    if error is None or outcome.event not in (Event.SNOOZE, Event.FAIL):
         return outcome
-    if outcome.event is Event.SNOOZE and isinstance(error, Snooze):
-        if error.eta is not None:
-            return Again(Event.SNOOZE, error.eta, steady=False)
-        try:
-            return Again(Event.SNOOZE, within(now + (error.delay or 0)))
-        except ValueError as invalid:
-            return Outcome(Event.FAIL, error=invalid)
-    if outcome.event is Event.FAIL:
-        return Outcome(Event.FAIL, error=presentable(error))
-    return outcome
+    failures = call.more.failures
+    try:
+        if isinstance(error, Snooze) and outcome.event is Event.SNOOZE:
+            if error.eta is not None:
+                return Again(Event.SNOOZE, error.eta, steady=False, failures=failures)
+            return Again(Event.SNOOZE, within(now + (error.delay or 0)), failures=failures)
+        retry = call.options.retry
+        wait = retry.wait(failures + 1, error) if isinstance(retry, Retry) else None
+        if wait is not None:
+            return Again(Event.RETRY, within(now + wait), failures=failures + 1)
+    except Exception as invalid:  # noqa: BLE001 - a time out of range, or the user's `delay` function
+        if invalid.__context__ is None:
+            invalid.__cause__ = error
+        return Outcome(Event.FAIL, error=presentable(invalid))
+    return Outcome(Event.FAIL, error=presentable(error))
 
 
 def presentable(error: BaseException | None) -> BaseException:

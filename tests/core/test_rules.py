@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -7,6 +8,7 @@ from asyncdefer._core.instant import LAST, SECOND, instant
 from asyncdefer._core.job import Again, Call, More, Outcome
 from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.options import Options
+from asyncdefer._core.retry import Retry
 from asyncdefer._core.rules import decide, expiry, message_of, presentable
 from asyncdefer.errors import GiveUp, JobCancelled, JobFailed, Snooze
 
@@ -42,13 +44,13 @@ def test_expiry_is_eta_and_expires(
 # -- what follows
 
 
-def test_a_value_is_the_end() -> None:
+def test_a_value_is_the_end(make_call: MakeCall) -> None:
     """A run that returned has succeeded with what it returned."""
     outcome = Outcome(Event.SUCCEED, value=5)
-    assert decide(outcome, 10) == outcome
+    assert decide(make_call(), outcome, 10) == outcome
 
 
-def test_a_snooze_runs_again_by_the_clock_of_what_it_named() -> None:
+def test_a_snooze_runs_again_by_the_clock_of_what_it_named(make_call: MakeCall) -> None:
     """A delay counts from the end of the run on the steady clock, an eta on the wall clock."""
     eta = datetime(2027, 1, 1, tzinfo=UTC)
     for snooze, again in [
@@ -57,38 +59,75 @@ def test_a_snooze_runs_again_by_the_clock_of_what_it_named() -> None:
         (Snooze(timedelta(seconds=1)), Again(Event.SNOOZE, 10 + SECOND, steady=True)),
         (Snooze(eta=eta), Again(Event.SNOOZE, instant(eta), steady=False)),
     ]:
-        assert decide(Outcome(Event.SNOOZE, error=snooze), 10) == again
+        assert decide(make_call(), Outcome(Event.SNOOZE, error=snooze), 10) == again
 
 
-def test_a_snooze_beyond_all_time_is_a_failure() -> None:
+def test_a_snooze_beyond_all_time_is_a_failure(make_call: MakeCall) -> None:
     """The job gets the ValueError that an enqueue would get."""
-    verdict = decide(Outcome(Event.SNOOZE, error=Snooze(LAST / SECOND)), 10 * SECOND)
+    verdict = decide(make_call(), Outcome(Event.SNOOZE, error=Snooze(LAST / SECOND)), 10 * SECOND)
     assert isinstance(verdict, Outcome)
     assert verdict.event is Event.FAIL
     assert isinstance(verdict.error, ValueError)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), GiveUp("enough"), TimeoutError(), Silent()])
-def test_a_failure_ends_with_the_job_s_own_exception(error: Exception) -> None:
+def test_a_failure_ends_with_the_job_s_own_exception(error: Exception, make_call: MakeCall) -> None:
     """An exception reaches the waiters as itself."""
-    verdict = decide(Outcome(Event.FAIL, error=error), 10)
+    verdict = decide(make_call(), Outcome(Event.FAIL, error=error), 10)
     assert isinstance(verdict, Outcome)
     assert verdict.event is Event.FAIL
     assert verdict.error is error
 
 
-def test_a_failure_that_no_waiter_could_stand_is_wrapped() -> None:
+def test_a_failure_that_no_waiter_could_stand_is_wrapped(make_call: MakeCall) -> None:
     """A SystemExit of a job does not end the program of those who wait."""
-    verdict = decide(Outcome(Event.FAIL, error=SystemExit(3)), 10)
+    verdict = decide(make_call(), Outcome(Event.FAIL, error=SystemExit(3)), 10)
     assert isinstance(verdict, Outcome)
     assert isinstance(verdict.error, JobFailed)
 
 
 @pytest.mark.parametrize("event", [Event.CANCEL, Event.DROP, Event.EXPIRE])
-def test_other_ends_stay_as_they_are(event: Event) -> None:
+def test_other_ends_stay_as_they_are(event: Event, make_call: MakeCall) -> None:
     """Cancelled, dropped and expired are decided already."""
     outcome = Outcome(event, error=JobCancelled("x"))
-    assert decide(outcome, 10) is outcome
+    assert decide(make_call(), outcome, 10) is outcome
+
+
+def test_a_failure_with_attempts_left_runs_again(make_call: MakeCall) -> None:
+    """After the wait that its rule says, on the steady clock, with one failure more."""
+    rule = Options(retry=Retry(3, delay=2, jitter=False))
+    call = make_call(more=More(attempt=4, failures=1, options=rule))
+    again = Again(Event.RETRY, 10 + 4 * SECOND, failures=2)
+    assert decide(call, Outcome(Event.FAIL, error=ValueError()), 10) == again
+    call = make_call(more=More(attempt=5, failures=2, options=rule))
+    verdict = decide(call, Outcome(Event.FAIL, error=ValueError()), 10)
+    assert isinstance(verdict, Outcome)
+
+
+def test_a_snooze_keeps_the_failures(make_call: MakeCall) -> None:
+    """It burns no attempt and gives none back."""
+    call = make_call(more=More(failures=2))
+    assert decide(call, Outcome(Event.SNOOZE, error=Snooze(1)), 0) == Again(
+        Event.SNOOZE, SECOND, failures=2
+    )
+
+
+@pytest.mark.parametrize("answer", [-1, "soon", float("nan"), 1e18, ZeroDivisionError()])
+def test_a_delay_function_that_is_wrong_ends_the_job(answer: Any, make_call: MakeCall) -> None:
+    """The job fails for good with what was wrong, and the error of the run is its cause."""
+
+    def delay(failures: int, error: BaseException) -> float:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    call = make_call(more=More(options=Options(retry=Retry(3, delay=delay))))
+    error = KeyError("x")
+    verdict = decide(call, Outcome(Event.FAIL, error=error), 0)
+    assert isinstance(verdict, Outcome)
+    assert verdict.event is Event.FAIL
+    assert isinstance(verdict.error, (TypeError, ValueError, ZeroDivisionError))
+    assert verdict.error.__cause__ is error
 
 
 # -- how a waiter gets it
