@@ -5,6 +5,7 @@ from asyncdefer._core.job import Job, JobError, Run, current
 from asyncdefer._core.ledger import Lateness, Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._core.options import Defer
+from asyncdefer._core.rate import RateLimit
 from asyncdefer._core.retry import Retry
 from asyncdefer._handle import Handle
 from asyncdefer._log import LogEvent
@@ -27,6 +28,6 @@ from asyncdefer.errors import (
 __all__ = [
     "AsyncTask", "Clock", "Defer", "DeferError", "GiveUp", "Handle", "Job", "JobCancelled",
     "JobDropped", "JobError", "JobExpired", "JobFailed", "Lateness", "LogEvent", "NotStarted",
-    "Queue", "QueueClosed", "Retry", "Run", "Snooze", "State", "Stats", "SyncTask", "SystemClock", "Task",
+    "Queue", "QueueClosed", "RateLimit", "Retry", "Run", "Snooze", "State", "Stats", "SyncTask", "SystemClock", "Task",
     "Tasks", "UnknownTask", "WrongLoop", "current", "sleep",
 ]  # fmt: skip

@@ -37,7 +37,7 @@ from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
 from asyncdefer._runner import judged, perform
 from asyncdefer._task import Task
 from asyncdefer._threads import ThreadPool
-from asyncdefer.errors import JobExpired
+from asyncdefer.errors import JobDropped, JobExpired
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _STARTS: Final = 250  # runs started in a turn
@@ -136,6 +136,8 @@ class Loop:
             started.append(self._start(call, steady, told=told))
         for call in expired:
             self._expire(call, steady)
+        while agenda.dropped:
+            self._drop(agenda.dropped.pop(), steady)
         if started:
             self.loop.call_soon(self._check_begun, started, context=self._own)
         self._arm(steady)
@@ -147,6 +149,10 @@ class Loop:
     def _expire(self, call: Call, now: int) -> None:
         text = f"{call.task.name} had not started when its expires ran out"
         self._end(call, Outcome(Event.EXPIRE, error=JobExpired(text)), None, now)
+
+    def _drop(self, call: Call, now: int) -> None:
+        text = f"{call.task.name} was due when its rate limit had no room for it"
+        self._end(call, Outcome(Event.DROP, error=JobDropped(text)), None, now)
 
     def _watch(self, steady: int, wall: int) -> None:
         """Report a wall clock that was set and a loop that did not come by for a while."""
@@ -260,7 +266,8 @@ class Loop:
             self.named[newer.id] = newer
             self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
             return
-        more = More(run.attempt, verdict.failures, options=call.more.options)
+        given = call.more
+        more = More(run.attempt, verdict.failures, given.rate, options=given.options)
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.named[again.id] = again

@@ -92,6 +92,8 @@ class Scheduler(Loop):
                 task.check(*args, **kwargs)
             if key is not None:
                 checked_key(key)
+        if task.make_rate_key is not None:
+            more = structs.replace(more, rate=task.make_rate_key(*args, **kwargs))
         if delay is not None:
             if eta is not None:
                 raise TypeError("give eta or delay, not both")
@@ -166,6 +168,9 @@ class Scheduler(Loop):
             self.last += 1
             call = structs.replace(call, id=self.last, calls=old.calls + 1, answer=old.shared())
             result = folded(old, call, rule, task.fn, now, ahead)
+            if task.make_rate_key is not None:
+                text = task.make_rate_key(*result.args, **result.kwargs)
+                result = structs.replace(result, more=structs.replace(result.more, rate=text))
             if self.agenda.waiting.get(call.key) is old:
                 return result, old
         raise RuntimeError(f"keep: {rule.keep!r} keeps calling {task.name} under its own key")
@@ -220,7 +225,7 @@ class Scheduler(Loop):
         now = self._steady()
         again = structs.replace(
             call, eta=now, steady=True, context=copy_context(), answer=None,
-            more=More(options=call.more.options),
+            more=More(rate=call.more.rate, options=call.more.options),
         )  # fmt: skip
         self.ledger.forget(number)
         self.named[number] = again

@@ -60,6 +60,11 @@ class Task(Generic[P, R_co]):
         self.delay: int = declared.delay or 0
         rule: Defer | None = declared.defer or None
         self.make_key: KeyMaker | None = None if rule is None else self.key_maker(rule)
+        rate = declared.rate_limit or None
+        self.make_rate_key: KeyMaker | None = None
+        if rate is not None and rate.key is not None:
+            by = Defer(key=rate.key) if callable(rate.key) else Defer(params=rate.key)
+            self.make_rate_key = self.key_maker(by)
         self.folding: Defer | None = None if rule is None or rule.plain else rule
 
     def key_maker(self, rule: Defer) -> KeyMaker:

@@ -15,14 +15,12 @@ under way), it moves on to that lane and comes back through `ready` when that la
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from asyncdefer._core.job import Call, Key
-from asyncdefer._core.lane import BUSY, Lanes
+from asyncdefer._core.lane import BUSY, EVERYTHING, Lane, Lanes, RateLane
 from asyncdefer._core.rules import expiry
 from asyncdefer._core.timeline import Line, Timeline
-
-EVERYTHING: Final = 1 << 62
 
 
 class Agenda:
@@ -39,6 +37,9 @@ class Agenda:
         self.lanes = Lanes(self.waiting)
         self.ready = self.lanes.ready
         self.looks = EVERYTHING  # lines that `take` may still look at in this turn
+        self.dropped: list[
+            Call
+        ] = []  # by `take`: for those the rate had no room, and no lane either
         self.empty = 0  # waiting calls that stand for nobody (calls == 0)
         self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
         self._standing = self.lanes.standing
@@ -66,10 +67,12 @@ class Agenda:
         self.empty += (not call.calls) - (not old.calls)
         if key in self._standing:
             had = self._lines.get(key)
-            if due:
+            if due and call.more.rate == old.more.rate:
                 self.lanes.claims.setdefault(key, old.id)
             else:
                 self.lanes.leave(key)
+                if due:
+                    self._line_up(call, order)
             self._redraw(call, old, had, expiry(call) if due else call.eta)
             return old
         had = self._lines.get(key, old.eta)
@@ -87,7 +90,7 @@ class Agenda:
         self.waiting[number] = call
         if not due:
             (self.steady if call.steady else self.wall).push((call.eta, number, number))
-        elif call.task.declared.expires:
+        elif call.task.declared.expires or call.task.declared.priority:
             self._stand(call, order, None)
         else:
             self._standing[number] = order
@@ -147,12 +150,16 @@ class Agenda:
                 expired.append(call)
             elif call.key not in self._standing:
                 self._stand(call, call.eta - shift, None)
-        self.lanes.drain(limit)
+        self.lanes.drain(steady, limit)
         return expired
 
     def next_times(self) -> tuple[int | None, int | None]:
-        """When the next line is due on the steady and on the wall clock."""
-        return self._next(self.steady), self._next(self.wall)
+        """When the next line is due, or a lane opens, on the steady and on the wall clock."""
+        steady = self._next(self.steady)
+        if self.lanes.opening:
+            opens = self.lanes.opening[0][0]
+            steady = opens if steady is None else min(steady, opens)
+        return steady, self._next(self.wall)
 
     def waiting_for_time(self) -> Iterator[Call]:
         """The waiting calls that were not due so far: once due, a call stays so."""
@@ -191,14 +198,28 @@ class Agenda:
                 ready.lines.stale -= 1
                 continue
             if key in running:
-                lanes.enter(line, BUSY)
+                self._turn_away(line, BUSY)
                 continue
             if paused and (lane := paused.get(call.task.identity)) is not None:
-                lanes.enter(line, lane)
+                self._turn_away(line, lane)
                 continue
+            declared = call.task.declared
+            gates: list[Lane] = []
+            if declared.concurrency or declared.rate_limit:
+                gates = lanes.gates(call)
+                gate = next((gate for gate in gates if gate.room(steady) < 1), None)
+                if gate is not None:
+                    if isinstance(gate, RateLane) and gate.drops and not call.more.attempt:
+                        self.remove(key)
+                        self.dropped.append(call)
+                    else:
+                        self._turn_away(line, gate)
+                    continue
             del standing[key]
             if claims:
                 claims.pop(key, None)
+            if lanes.on_way:
+                lanes.arrive(key)
             had = self._lines.get(key)
             if had is not None:  # it has an expiry
                 self._redraw(call, call, had, None)
@@ -206,13 +227,20 @@ class Agenda:
             if had is not None and (expiry(call) or 0) <= (steady if call.steady else wall):
                 expired.append(call)
                 continue
+            if gates:
+                lanes.start(key, gates, steady)
             running[key] = call
             return call
         return None
 
+    def _turn_away(self, line: Line, lane: Lane) -> None:
+        """Out of `ready`, to where something is shut for it."""
+        self.lanes.arrive(line[2])
+        self.lanes.enter(line, lane)
+
     def startable(self) -> bool:
         """Somebody may be able to start at once."""
-        if self.lanes.opened:
+        if self.lanes.stirred:
             return True
         ready = self.ready
         if ready.shut or len(self.running) >= self.concurrency:
@@ -222,13 +250,17 @@ class Agenda:
     def release(self, key: Key) -> None:
         """The run of a key has ended: its slot is free, and the key's next call may start."""
         del self.running[key]
-        if self.lanes.elsewhere:
+        if self.lanes.elsewhere or self.lanes.passed:
             self.lanes.release(key)
+
+    def _line_up(self, call: Call, order: int) -> None:
+        order -= call.priority
+        self._standing[call.key] = order
+        self.ready.lines.push((order, call.id, call.key))
 
     def _stand(self, call: Call, order: int, old: Call | None) -> None:
         had = None if old is None else self._lines.get(call.key, old.eta)
-        self._standing[call.key] = order
-        self.ready.lines.push((order, call.id, call.key))
+        self._line_up(call, order)
         ends = expiry(call)
         if had is not None or ends is not None:
             self._redraw(call, old or call, had, ends)

@@ -32,13 +32,14 @@ class Declared(Protocol):
 class More(Struct, frozen=True):
     """What most calls do not need to say.
 
-    `attempt`: starts so far. `failures`: those of them that failed. `bound`: the steady time at which `max_wait` ends the burst.
+    `rate`: its key within the task's rate limit. `attempt`: starts so far. `failures`: those of them that failed. `bound`: the steady time at which `max_wait` ends the burst.
     `window`: the steady time at which the window of a leading call ends. `options`: those given
     to this call.
     """
 
     attempt: int = 0
     failures: int = 0
+    rate: str = ""
     bound: int | None = None
     window: int | None = None
     options: Options | None = None
@@ -152,6 +153,13 @@ class Call(Struct, eq=False, weakref=True):
         """The task's options with those of this call over them."""
         given = self.more.options
         return self.task.declared if given is None else given.over(self.task.declared)
+
+    @property
+    def priority(self) -> int:
+        """The head start in microseconds."""
+        given = self.more.options
+        options = self.task.declared if given is None else self.options
+        return options.priority or 0
 
     def again(self, eta: int, *, steady: bool, more: More | None = None) -> "Call":
         """The same call at another time: same id, same answer."""

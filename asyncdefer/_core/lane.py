@@ -5,25 +5,91 @@ start. Who is due stands in `ready` first. If it finds something else shut for i
 that lane, and comes back through `ready` when that one opens.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from heapq import heappop, heappush
 from typing import Final
 
 from asyncdefer._core.job import Call, Key
+from asyncdefer._core.rate import Gcra, RateLimit
 from asyncdefer._core.timeline import Line, Timeline
+
+EVERYTHING: Final = 1 << 62
 
 
 class Lane:
-    """Full, paused, busy: `shut` says that nothing may leave."""
+    """One reason not to start. `shut`: nothing may leave."""
 
-    __slots__ = ("lines", "name", "shut")
+    __slots__ = ("lines", "name", "sent", "shut", "stirred", "wakes")
 
     def __init__(self, name: str, *, shut: bool = False) -> None:
         self.name = name
         self.shut = shut
         self.lines = Timeline()
+        self.sent = 0  # calls that left and are on their way through `ready`
+        self.stirred = False
+        self.wakes: int | None = None
+
+    def room(self, now: int) -> int:
+        """How many may leave at `now`, on the steady clock."""
+        return 0 if self.shut else EVERYTHING
+
+    def opens(self) -> int | None:
+        """When there is room by itself; None if somebody else makes it."""
+        return None
+
+    def take(self, now: int) -> None:
+        """One that had to pass here starts."""
+
+    def free(self) -> None:
+        """The run of one that had to pass here has ended."""
 
     def __repr__(self) -> str:
         return f"<Lane {self.name} {'shut' if self.shut else 'open'} {len(self.lines)} lines>"
+
+
+class Slots(Lane):
+    """The `concurrency` of a task: open while fewer than so many run."""
+
+    __slots__ = ("_limit", "_running")
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(name)
+        self._limit = limit
+        self._running = 0
+
+    def room(self, now: int) -> int:
+        return self._limit - self._running
+
+    def take(self, now: int) -> None:
+        self._running += 1
+
+    def free(self) -> None:
+        self._running -= 1
+
+
+class RateLane(Lane):
+    """The `rate_limit` of a task, for one of its rate keys: open when one more is within it."""
+
+    __slots__ = ("_rate", "drops")
+
+    def __init__(self, name: str, limit: RateLimit) -> None:
+        super().__init__(name)
+        self.drops = limit.drop
+        self._rate = Gcra(limit)
+
+    def room(self, now: int) -> int:
+        return self._rate.room(now)
+
+    def opens(self) -> int | None:
+        return self._rate.opens()
+
+    def take(self, now: int) -> None:
+        self._rate.take(now)
+
+    def idle(self, now: int) -> bool:
+        """A new lane would be the same."""
+        return not self.sent and not len(self.lines) and self._rate.idle(now)
 
 
 BUSY: Final = Lane("busy", shut=True)
@@ -44,7 +110,12 @@ class Lanes:
         self.claims: dict[Key, int] = {}
         self.elsewhere: dict[Key, Lane] = {}  # the lanes of those that do not stand in `ready`
         self.paused: dict[Hashable, Lane] = {}
-        self.opened: list[Lane] = []  # lanes that opened and still have lines
+        self.slots: dict[Hashable, Slots] = {}
+        self.rates: OrderedDict[tuple[Hashable, str], RateLane] = OrderedDict()
+        self.passed: dict[Key, list[Lane]] = {}  # the gates that each run passed
+        self.on_way: dict[Key, Lane] = {}  # whence those come that were sent back to `ready`
+        self.stirred: list[Lane] = []  # lanes that may have opened
+        self.opening: list[tuple[int, int, Lane]] = []  # when others open by themselves: a heap
         self._waiting = waiting
 
     def line(self, key: Key) -> Line:
@@ -66,21 +137,19 @@ class Lanes:
             self.elsewhere[line[2]] = lane
         if lane is not BUSY:
             lane.lines.push(line)
+            if lane is not self.ready:
+                self.stir(lane)
 
     def leave(self, key: Key) -> None:
         """Stand nowhere any more."""
         if key in self.standing:
             del self.standing[key]
             self.claims.pop(key, None)
+            self.arrive(key)
             lane = self.elsewhere.pop(key, self.ready)
             if lane is not BUSY:
                 lane.lines.stale += 1
                 lane.lines.compact(self._live(lane))
-
-    def release(self, key: Key) -> None:
-        """The run of a key has ended: the call behind it is ready."""
-        if self.elsewhere.get(key) is BUSY:
-            self.enter(self.line(key), self.ready)
 
     def _live(self, lane: Lane) -> Callable[[Line], bool]:
         seen: set[Key] = set()
@@ -92,6 +161,8 @@ class Lanes:
             return True
 
         return live
+
+    # -- lanes that shut and open
 
     def pause(self, identity: Hashable | None) -> None:
         """Shut the lane of a task, or `ready` itself with None."""
@@ -106,20 +177,82 @@ class Lanes:
             self.ready.shut = False
         elif (lane := self.paused.pop(identity, None)) is not None:
             lane.shut = False
-            self.opened.append(lane)
+            self.stir(lane)
 
-    def drain(self, limit: int) -> None:
+    def gates(self, call: Call) -> list[Lane]:
+        """The lanes of its task that a call has to find open, made when they are first asked for."""
+        found: list[Lane] = []
+        task = call.task
+        limit, rate = task.declared.concurrency, task.declared.rate_limit
+        if limit:
+            slots = self.slots.get(task.identity)
+            if slots is None:
+                slots = self.slots[task.identity] = Slots(f"full {task.name}", limit)
+            found.append(slots)
+        if rate:
+            name = (task.identity, call.more.rate)
+            lane = self.rates.get(name)
+            if lane is None:
+                lane = self.rates[name] = RateLane(f"rate {task.name} {call.more.rate}", rate)
+            found.append(lane)
+        return found
+
+    def start(self, key: Key, gates: list[Lane], now: int) -> None:
+        """A call that found its gates open starts."""
+        self.passed[key] = gates
+        for gate in gates:
+            gate.take(now)
+        if self.rates:  # those that were not used for long are asked in turn whether they are idle
+            name = next(iter(self.rates))
+            self.rates.move_to_end(name)
+            if self.rates[name].idle(now):
+                del self.rates[name]
+
+    def release(self, key: Key) -> None:
+        """The run of a key has ended: the call behind it is ready, and its slots are free."""
+        if self.elsewhere.get(key) is BUSY:
+            self.enter(self.line(key), self.ready)
+        for gate in self.passed.pop(key, ()):
+            gate.free()
+            self.stir(gate)
+
+    def arrive(self, key: Key) -> None:
+        """A call that was sent back to `ready` is there no more: another may follow."""
+        lane = self.on_way.pop(key, None)
+        if lane is not None:
+            lane.sent -= 1
+            self.stir(lane)
+
+    def stir(self, lane: Lane) -> None:
+        """Look at this lane in the next turn: it may have opened."""
+        if not lane.stirred and len(lane.lines):
+            lane.stirred = True
+            self.stirred.append(lane)
+
+    def drain(self, now: int, limit: int) -> None:
         """Send those who stand in lanes that opened back through `ready`, at most so many."""
-        while self.opened and limit > 0:
-            lane = self.opened[0]
-            line = lane.lines.pop()
-            if line is None:
-                del self.opened[0]
-            elif self.stands(line, lane):
-                self.enter(line, self.ready)
-            else:
-                lane.lines.stale -= 1
+        while self.opening and self.opening[0][0] <= now:
+            lane = heappop(self.opening)[2]
+            lane.wakes = None
+            self.stir(lane)
+        while self.stirred and limit > 0:
             limit -= 1
+            lane = self.stirred[-1]
+            line = lane.lines.first()
+            if line is not None and not self.stands(line, lane):
+                lane.lines.pop()
+                lane.lines.stale -= 1
+            elif line is None or lane.room(now) <= lane.sent:
+                self.stirred.pop().stirred = False
+                opens = lane.opens()
+                if line is not None and opens is not None and lane.wakes != opens:
+                    lane.wakes = opens
+                    heappush(self.opening, (opens, line[1], lane))
+            else:
+                lane.lines.pop()
+                self.enter(line, self.ready)
+                self.on_way[line[2]] = lane
+                lane.sent += 1
 
     def _check(self) -> None:
         """Every invariant, spelled out; for tests."""
@@ -127,7 +260,13 @@ class Lanes:
         assert set(self.claims) <= set(self.standing) <= set(self._waiting)
         assert all(lane is not self.ready for lane in self.elsewhere.values())
         lanes = {key: self.elsewhere.get(key, self.ready) for key in self.standing}
-        known = (self.ready, *self.paused.values(), *self.opened)
+        known = {
+            self.ready, *self.paused.values(), *self.slots.values(), *self.rates.values(),
+            *self.stirred,
+        }  # fmt: skip
+        sent = list(self.on_way.values())
+        assert all(lane.sent == sent.count(lane) for lane in known)
+        assert set(self.on_way) <= set(self.standing) - set(self.elsewhere)
         assert all(lane is BUSY or lane in known for lane in lanes.values())
         for lane in known:
             lane.lines._check()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a proof of the whole proves its parts

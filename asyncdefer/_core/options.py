@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from asyncdefer._core.instant import duration, instant
+from asyncdefer._core.rate import RateLimit
 from asyncdefer._core.retry import Retry, read_retry
 
 Merge = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
@@ -58,18 +59,26 @@ class Defer(Struct, frozen=True):
 DeferRule = bool | Sequence[str] | Callable[..., Any] | Defer
 
 
-class TaskOptions(TypedDict, total=False):
-    """What a decorator takes beside the name."""
+class SharedOptions(TypedDict, total=False):
+    """What may be said of a task and of a call."""
 
     delay: float | timedelta | None
     defer: DeferRule | None
     retry: int | Retry | None
+    priority: float | timedelta | None
     timeout: float | timedelta | None
     expires: float | timedelta | None
     result_ttl: float | timedelta | None
 
 
-class CallOptions(TaskOptions, total=False):
+class TaskOptions(SharedOptions, total=False):
+    """What a decorator takes beside the name."""
+
+    concurrency: int | None
+    rate_limit: RateLimit | None
+
+
+class CallOptions(SharedOptions, total=False):
     """What `.options(…)` takes for one call."""
 
     eta: datetime | None
@@ -82,6 +91,9 @@ class Options(Struct, frozen=True):
     delay: int | None | UnsetType = UNSET
     defer: Defer | None | UnsetType = UNSET
     retry: Retry | None | UnsetType = UNSET
+    priority: int | None | UnsetType = UNSET
+    concurrency: int | None | UnsetType = UNSET
+    rate_limit: RateLimit | None | UnsetType = UNSET
     timeout: int | None | UnsetType = UNSET
     expires: int | None | UnsetType = UNSET
     result_ttl: int | None | UnsetType = UNSET
@@ -111,6 +123,22 @@ def _defer(value: DeferRule) -> Defer | None:
     return Defer(params=value if isinstance(value, str) else tuple(value))
 
 
+def _head_start(value: float | timedelta) -> int:
+    return duration(value, "priority")
+
+
+def _slots(value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"concurrency must be a whole number of 1 or more, not {value!r}")
+    return value
+
+
+def _rate_limit(value: RateLimit) -> RateLimit:
+    if not isinstance(value, RateLimit):  # pyright: ignore[reportUnnecessaryIsInstance] - as below
+        raise TypeError(f"rate_limit takes RateLimit(limit, per), not {type(value).__name__}")
+    return value
+
+
 def checked_key(key: str, what: str = "key") -> str:
     """The key as given; `TypeError` or `ValueError` where a journal could not hold it."""
     if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
@@ -130,6 +158,9 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "delay": duration,
     "defer": _defer,
     "retry": read_retry,
+    "priority": _head_start,
+    "concurrency": _slots,
+    "rate_limit": _rate_limit,
     "timeout": lambda value: _positive(value, "timeout"),
     "expires": lambda value: _positive(value, "expires"),
     "result_ttl": lambda value: duration(value, "result_ttl"),

@@ -39,13 +39,13 @@ def test_a_lane_that_is_drained_in_turns_keeps_its_count(make_call: MakeCall) ->
         lanes.enter((number, number, number), lanes.paused["task"])
     lanes.leave(1)
     lanes.resume("task")
-    lanes.drain(1)
+    lanes.drain(0, 1)
     lanes._check()
     lanes.leave(2)
     lanes._check()
-    lanes.drain(1)
+    lanes.drain(0, 1)
     lanes._check()
-    lanes.drain(10)
+    lanes.drain(0, 10)
     lanes._check()
     assert lanes.ready.lines.pop() == (3, 3, 3)
-    assert not lanes.opened
+    assert not lanes.stirred

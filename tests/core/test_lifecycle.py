@@ -39,6 +39,7 @@ def test_the_table_as_it_was_decided() -> None:
             "succeed": "succeeded",
             "fail": "failed",
             "snooze": "scheduled",
+            "retry": "scheduled",
             "replace": "replaced",
             "cancel": "cancelled",
             "drop": "dropped",

@@ -1,0 +1,77 @@
+"""Rates: how often a task may start, and when it may again.
+
+The rule is GCRA, the generic cell rate algorithm (ITU-T I.371): one number for each key, the
+theoretical arrival time of the next start. Nothing is reserved and nothing is given back: who may
+not start yet stands in the lane of its key, and when that opens the first one goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from asyncdefer._core.instant import duration
+
+
+class _Rate(Struct, frozen=True):
+    limit: int
+    per: float | timedelta
+
+
+class RateLimit(_Rate, frozen=True, kw_only=True):
+    """At most `limit` starts in `per` (seconds or timedelta), evenly spaced.
+
+    `burst`: how many may start at once after a rest; 1 if not given. `key`: names of parameters,
+    or a function of the call's arguments; calls of different keys have rates of their own.
+    `drop`: a call that may not start when it is due is not kept waiting but ends with
+    `JobDropped`.
+    """
+
+    burst: int | None = None
+    key: Sequence[str] | Callable[..., Any] | None = None
+    drop: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "burst"):
+            value = getattr(self, name)
+            if value is None and name == "burst":
+                continue
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+        if duration(self.per, "per") == 0:
+            raise ValueError("per must be more than 0")
+        if isinstance(self.key, str):
+            raise TypeError(f'RateLimit takes a list of parameter names: key=["{self.key}"]')
+
+
+class Gcra:
+    """What a rate knows of one key.
+
+    Times are kept in parts of a microsecond, `limit` of them to one, so that nothing is rounded.
+    """
+
+    __slots__ = ("_arrival", "_limit", "_per", "_slack")
+
+    def __init__(self, rate: RateLimit) -> None:
+        self._limit = rate.limit
+        self._per = duration(rate.per, "per")
+        self._slack = self._per * ((rate.burst or 1) - 1)
+        self._arrival = 0
+
+    def room(self, now: int) -> int:
+        """How many may start at once."""
+        early = now * self._limit + self._slack - self._arrival
+        return min(early, self._slack) // self._per + 1 if early >= 0 else 0
+
+    def take(self, now: int) -> None:
+        """One starts."""
+        self._arrival = max(self._arrival, now * self._limit) + self._per
+
+    def opens(self) -> int:
+        """When there is room for one."""
+        return -((self._slack - self._arrival) // self._limit)
+
+    def idle(self, now: int) -> bool:
+        """It remembers nothing any more: a new one would say the same."""
+        return self._arrival <= now * self._limit
