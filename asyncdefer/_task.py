@@ -245,10 +245,13 @@ class TaskDecorator(ABC):
         """Register a function as a task: `@queue.task`, `@queue.task("name", delay=60)`.
 
         `name`: stable, unique in the queue; `module.qualname` if not given. `delay`: seconds or
-        timedelta from the call. `defer`: what makes the key, see `Defer`. `timeout`: for one
-        run, which then ends with `TimeoutError`. `expires`: a job that has not started this
-        long after its eta ends with `JobExpired`. `result_ttl`: how long the ended job can be
-        looked up. Two tasks of one name are a `ValueError`.
+        timedelta from the call. `defer`: what makes the key, see `Defer`. `retry`: how often a
+        job that fails is tried, see `Retry`. `rate_limit`: how often the task may start, see
+        `RateLimit`. `concurrency`: how many of it run at once. `priority`: seconds or timedelta
+        of head start among the jobs that are due and wait for a slot. `timeout`: for one run,
+        which then ends with `TimeoutError`. `expires`: a job that has not started this long
+        after its eta ends with `JobExpired`. `result_ttl`: how long the ended job can be looked
+        up. Two tasks of one name are a `ValueError`.
         """
         if isinstance(fn, str):
             fn, name = None, fn

@@ -21,7 +21,7 @@ LAWS = [
     *(f"T{n}" for n in range(1, 9)),
     *(f"D{n}" for n in range(1, 11)),
     *(f"W{n}" for n in range(1, 6)),
-    *(f"R{n}" for n in (1, 2, 3, 5, 6, 7, 8)),
+    *(f"R{n}" for n in range(1, 9)),
     *(f"C{n}" for n in range(1, 4)),
 ]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asyncdefer._core.job import Call, Key
-from asyncdefer._core.lane import BUSY, EVERYTHING, Lane, Lanes, RateLane
+from asyncdefer._core.lane import BUSY, EVERYTHING, Lane, Lanes
 from asyncdefer._core.rules import expiry
 from asyncdefer._core.timeline import Line, Timeline
 
@@ -204,16 +204,13 @@ class Agenda:
                 self._turn_away(line, lane)
                 continue
             declared = call.task.declared
-            gates: list[Lane] = []
+            gates, drops = None, False
             if declared.concurrency or declared.rate_limit:
                 gates = lanes.gates(call)
                 gate = next((gate for gate in gates if gate.room(steady) < 1), None)
-                if gate is not None:
-                    if isinstance(gate, RateLane) and gate.drops and not call.more.attempt:
-                        self.remove(key)
-                        self.dropped.append(call)
-                    else:
-                        self._turn_away(line, gate)
+                drops = gate is not None and gate.drops and not call.more.attempt
+                if gate is not None and not drops:
+                    self._turn_away(line, gate)
                     continue
             del standing[key]
             if claims:
@@ -227,7 +224,10 @@ class Agenda:
             if had is not None and (expiry(call) or 0) <= (steady if call.steady else wall):
                 expired.append(call)
                 continue
-            if gates:
+            if drops:
+                self.dropped.append(call)
+                continue
+            if gates is not None:
                 lanes.start(key, gates, steady)
             running[key] = call
             return call

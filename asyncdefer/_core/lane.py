@@ -20,7 +20,7 @@ EVERYTHING: Final = 1 << 62
 class Lane:
     """One reason not to start. `shut`: nothing may leave."""
 
-    __slots__ = ("lines", "name", "sent", "shut", "stirred", "wakes")
+    __slots__ = ("drops", "lines", "name", "sent", "shut", "stirred", "wakes")
 
     def __init__(self, name: str, *, shut: bool = False) -> None:
         self.name = name
@@ -28,6 +28,7 @@ class Lane:
         self.lines = Timeline()
         self.sent = 0  # calls that left and are on their way through `ready`
         self.stirred = False
+        self.drops = False  # who finds it shut is not let in, but ends
         self.wakes: int | None = None
 
     def room(self, now: int) -> int:
@@ -71,7 +72,7 @@ class Slots(Lane):
 class RateLane(Lane):
     """The `rate_limit` of a task, for one of its rate keys: open when one more is within it."""
 
-    __slots__ = ("_rate", "drops")
+    __slots__ = ("_rate",)
 
     def __init__(self, name: str, limit: RateLimit) -> None:
         super().__init__(name)

@@ -7,6 +7,7 @@ that grows with every failure, so that many jobs that failed together do not com
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -51,8 +52,9 @@ class Retry(_Attempts, frozen=True, kw_only=True):
         if not callable(self.jitter) and not isinstance(self.jitter, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
             raise TypeError("jitter is True, False or a function that returns 0 to 1")
         for name in ("on", "unless"):
-            kinds = getattr(self, name)
-            for kind in kinds if isinstance(kinds, tuple) else (kinds,):
+            kinds: Any = getattr(self, name)
+            kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+            for kind in cast("tuple[Any, ...]", kinds):
                 if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                     raise TypeError(f"{name} takes exception classes, not {kind!r}")
 

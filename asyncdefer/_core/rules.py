@@ -30,8 +30,7 @@ def decide(call: Call, outcome: Outcome, now: int) -> Verdict:
         if wait is not None:
             return Again(Event.RETRY, within(now + wait), failures=failures + 1)
     except Exception as invalid:  # noqa: BLE001 - a time out of range, or the user's `delay` function
-        if invalid.__context__ is None:
-            invalid.__cause__ = error
+        invalid.__cause__ = error
         return Outcome(Event.FAIL, error=presentable(invalid))
     return Outcome(Event.FAIL, error=presentable(error))
 

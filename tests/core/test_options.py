@@ -3,7 +3,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from msgspec import UNSET
 
 from asyncdefer._core.options import (
     CallOptions,
@@ -13,6 +12,8 @@ from asyncdefer._core.options import (
     checked_key,
     read_options,
 )
+from asyncdefer._core.rate import RateLimit
+from asyncdefer._core.retry import Retry
 
 
 def by_user(user: int) -> str:
@@ -28,10 +29,24 @@ def test_options_are_read_in_microseconds() -> None:
             "timeout": timedelta(seconds=1),
             "expires": 3,
             "result_ttl": 0,
+            "retry": 3,
+            "priority": 2.5,
+            "concurrency": 4,
+            "rate_limit": RateLimit(5, per=1),
         },
         TaskOptions,
     )
-    assert read == Options(2_500_000, Defer(), 1_000_000, 3_000_000, 0, UNSET, UNSET)
+    assert read == Options(
+        delay=2_500_000,
+        defer=Defer(),
+        timeout=1_000_000,
+        expires=3_000_000,
+        result_ttl=0,
+        retry=Retry(3),
+        priority=2_500_000,
+        concurrency=4,
+        rate_limit=RateLimit(5, per=1),
+    )
     eta = datetime(1970, 1, 2, tzinfo=UTC)
     assert read_options({"eta": eta, "key": "k"}, CallOptions) == Options(
         eta=86_400_000_000, key="k"
@@ -51,6 +66,24 @@ def test_options_of_a_call_lie_over_those_of_its_task() -> None:
     base = Options(delay=1, timeout=2, expires=3)
     assert Options(delay=9, expires=None).over(base) == Options(delay=9, timeout=2, expires=None)
     assert Options().over(base) == base
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("concurrency", 0, ValueError),
+        ("concurrency", 2.0, ValueError),
+        ("concurrency", True, ValueError),
+        ("rate_limit", 5, TypeError),
+        ("retry", 0, ValueError),
+        ("priority", -1, ValueError),
+    ],
+)
+def test_bad_options_of_a_task_are_named(option: str, value: Any, error: type[Exception]) -> None:
+    """With what would be right."""
+    given: Any = {option: value}
+    with pytest.raises(error, match=f"{option}|attempts"):
+        read_options(given, TaskOptions)
 
 
 @pytest.mark.parametrize("option", ["eta", "key", "retries"])
