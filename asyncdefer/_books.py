@@ -38,6 +38,10 @@ class Books:
         self.named: WeakValueDictionary[int, Call] = WeakValueDictionary()
         """Calls whose id was told to somebody; one that was replaced lives while it is held."""
 
+    def name(self, call: Call) -> None:
+        """Its id is told to somebody. What handles hold, the first object of an id, is remembered."""
+        self.named.setdefault(call.id, call.first or call)
+
     def live(self, call: Call) -> Call | Running | None:
         """The waiting call or the run that a call has become; None if it has ended."""
         mine = call.answer.final() if call.answer is not None else None
@@ -117,7 +121,7 @@ class Books:
         """A job as the public record shows it."""
         call = what if isinstance(what, Call) else what.call
         answer = self.answer(call)
-        self.named[call.id] = call
+        self.name(call)
         live = State.RUNNING if isinstance(what, Running) else State.SCHEDULED
         state = State(answer.state or live)
         started = what.started if isinstance(what, Running) else answer.started

@@ -34,7 +34,7 @@ class Handle(Struct, Generic[R_co], eq=False):
     @property
     def id(self) -> str:
         """The id of this call: digits, greater for a later call."""
-        self._scheduler.named.setdefault(self._call.id, self._call)
+        self._scheduler.books.name(self._call)
         return str(self._call.id)
 
     @property
@@ -157,7 +157,7 @@ class Handle(Struct, Generic[R_co], eq=False):
 
     def __repr__(self) -> str:
         key = f" key={self.key!r}" if self.key is not None else ""
-        return f"<Handle {self._call.id} of {self.task}{key} {self.state}>"
+        return f"<Handle {self.id} of {self.task}{key} {self.state}>"
 
 
 def _time_out(answer: Answer, future: "asyncio.Future[None]") -> None:

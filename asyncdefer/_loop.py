@@ -7,7 +7,6 @@ thread, so there are no locks.
 """
 
 import asyncio
-import threading
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -82,10 +81,7 @@ class Loop:
         self._strangers = strangers
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
-        # Our loop turns in this thread, so no other one does. (Which one runs is a system call to
-        # find out in Python 3.11.)
-        self._open = threading.get_ident()
-        self._turns = self.loop.is_running
+        self._open: object = self.loop
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
@@ -96,6 +92,7 @@ class Loop:
         self._alarm: Alarm | None = None
         self._armed = _FAR
         self._ahead = clock.wall() - clock.steady()
+        self._highest = self._ahead  # since bounds were looked after
         self._read = clock.steady()
         self._joiners: list[asyncio.Future[None]] = []
         self._awaiting = 0
@@ -162,9 +159,11 @@ class Loop:
         # A clock that is slewed drifts by half a millisecond a second at the most.
         if abs(jump) > _JUMP + (steady - self._read) // 1000:
             self._tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
-        if jump < -_JUMP:  # etas are later now, and the bounds of bursts are not
-            for call in past_bounds(self.agenda.waiting_for_time(), self._ahead, wall - steady):
-                self.named[call.id] = call
+        before, self._highest = self._highest, max(self._highest, wall - steady)
+        if before - (wall - steady) > _JUMP:  # etas are later now, and the bounds of bursts are not
+            self._highest = wall - steady
+            for call in past_bounds(self.agenda.waiting_for_time(), before, wall - steady):
+                self.books.name(call)
                 self.agenda.place(call)
         self._ahead = wall - steady
         self._read = steady
@@ -263,14 +262,15 @@ class Loop:
             call.shared().follow(newer.shared())
             after(state, Event.REPLACE)
             self.ledger.replaced += 1
-            self.named[newer.id] = newer
+            self.books.name(call)
+            self.books.name(newer)
             self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
             return
         given = call.more
         more = More(run.attempt, verdict.failures, given.rate, options=given.options)
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
-        self.named[again.id] = again
+        self.books.name(again)
         self.wake()
         eta = moment(self.books.wall_eta(again))
         if verdict.event is Event.SNOOZE:
@@ -307,6 +307,8 @@ class Loop:
             answer.error, answer.traceback = error, error.__traceback__
         self.ledger.counts[state] += 1
         call.context = NO_CONTEXT
+        if call.first is not None:
+            call.first.context = NO_CONTEXT
         if until > now:
             self.ledger.keep(call)
         identity = call.task.identity
@@ -377,7 +379,7 @@ class Loop:
         if not self._events.heard(level):
             return
         if call is not None:
-            self.named[call.id] = call
+            self.books.name(call)
             values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
         event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
         self._events.emit(level, event, cause)

@@ -5,7 +5,6 @@ leads everything to an end.
 """
 
 import asyncio
-import threading
 from collections.abc import Coroutine
 from contextvars import copy_context
 from datetime import datetime, timedelta
@@ -35,8 +34,7 @@ from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
-_CLOSED: Final = 0  # no thread has this number
-_thread: Final = threading.get_ident
+_CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
 _ID: Final = (1 << 63) - 1
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
@@ -70,7 +68,7 @@ class Scheduler(Loop):
         given: Options | None = None,
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
-        if _thread() != self._open or not self._turns():
+        if _running_loop() is not self._open:
             self._refuse()
         now = self._steady()
         rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
@@ -204,7 +202,8 @@ class Scheduler(Loop):
         after(State.SCHEDULED, Event.MOVE)
         now = self.clock.steady()
         order = within(eta) if steady else eta - self.books.ahead()
-        self.named[live.id] = again = live.again(eta, steady=steady)
+        again = live.again(eta, steady=steady)
+        self.books.name(again)
         self.agenda.place(again, due=order <= now, order=order)
         self.wake()
         return True
@@ -224,7 +223,7 @@ class Scheduler(Loop):
         after(state, Event.REDRIVE)
         now = self._steady()
         again = structs.replace(
-            call, eta=now, steady=True, context=copy_context(), answer=None,
+            call, eta=now, steady=True, context=copy_context(), answer=None, first=None,
             more=More(rate=call.more.rate, options=call.more.options),
         )  # fmt: skip
         self.ledger.forget(number)

@@ -149,7 +149,8 @@ def _read(fn: Callable[..., Any], name: str) -> _Traits:
 
     Remembered of plain functions, since a bare one is a task anew after each pause in its calls.
     """
-    plain = isinstance(fn, FunctionType)
+    # The check holds the defaults, and a default may hold the function: then it would live for ever.
+    plain = isinstance(fn, FunctionType) and not (fn.__defaults__ or fn.__kwdefaults__)
     known = _traits.get(fn) if plain else None
     if known is None or known[0] != name:
         signature = signature_of(fn)

@@ -115,6 +115,7 @@ class Answer(Struct, eq=False):
 class Call(Struct, eq=False, weakref=True):
     """A call that waits. `eta` counts on the steady clock or on the wall clock (`steady`).
 
+    `first`: the object that this id had at first, which handles hold, if this is a later one.
     `calls`: how many calls were folded into this one; 0 is the empty call that keeps the window
     of a leading call open. `answer` exists once somebody shares it. A call is a value
     until it has ended or was replaced; then it only lets go of what it held.
@@ -131,6 +132,7 @@ class Call(Struct, eq=False, weakref=True):
     calls: int = 1
     more: More = NOTHING_MORE
     answer: Answer | None = None
+    first: "Call | None" = None
 
     def shared(self) -> Answer:
         """The answer, made now if nobody asked before."""
@@ -140,9 +142,10 @@ class Call(Struct, eq=False, weakref=True):
 
     def let_go(self) -> None:
         """Hold nothing of the caller's: a handle may keep a replaced call for long."""
-        self.args = ()
-        self.kwargs = NO_KWARGS
-        self.context = NO_CONTEXT
+        for call in (self, self.first or self):
+            call.args = ()
+            call.kwargs = NO_KWARGS
+            call.context = NO_CONTEXT
 
     @property
     def shown_key(self) -> str | None:
@@ -165,7 +168,12 @@ class Call(Struct, eq=False, weakref=True):
         """The same call at another time: same id, same answer."""
         answer = self.shared()
         return structs.replace(
-            self, eta=eta, steady=steady, more=self.more if more is None else more, answer=answer
+            self,
+            eta=eta,
+            steady=steady,
+            more=self.more if more is None else more,
+            answer=answer,
+            first=self.first or self,
         )
 
 

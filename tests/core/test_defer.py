@@ -515,3 +515,13 @@ def test_a_wall_clock_set_back_takes_calls_past_their_bound(make_call: MakeCall)
     (moved,) = past_bounds([taken, *others], 0, -3)
     assert (moved.id, moved.eta, moved.steady) == (taken.id, NOW + 10, True)
     assert moved.answer is taken.answer is not None
+
+
+def test_a_key_of_many_integers_is_shortened_like_others() -> None:
+    """The short cut for integers ends where a key could be longer than 512 bytes."""
+    names = [f"p{n}" for n in range(25)]
+    scope: dict[str, Any] = {}
+    exec(f"def fn({', '.join(names)}): ...", scope)
+    key = key_maker(scope["fn"], Defer(), "fn")(*[-(2**63)] * 25)
+    assert key.startswith("sha256:")
+    assert key_maker(scope["fn"], Defer(params=names[:2]), "fn")(*range(25)) == "[0,1]"

@@ -1,13 +1,14 @@
 """Finding jobs: `jobs()`, `handle(id)`, `pending`, and how long a finished one is kept."""
 
 import gc
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import asyncdefer
-from asyncdefer import Handle, Job, Queue, State
+from asyncdefer import Handle, Job, Queue, Snooze, State
 from asyncdefer.testing import VirtualClock, virtual
 
 
@@ -430,3 +431,78 @@ async def test_a_waiting_job_outlives_every_ttl() -> None:
         assert handle.state is State.RUNNING
         await clock.advance(1)
         assert await handle == "done"
+
+
+@pytest.mark.parametrize("how", ["reschedule", "snooze", "none"])
+async def test_an_id_finds_the_live_call_while_a_handle_is_held(
+    defer_queue: Queue, defer_clock: VirtualClock, how: str
+) -> None:
+    """Whatever became of the call before a newer one took its place."""
+
+    async def job(n: int) -> None:
+        if n == 1:
+            raise Snooze(100)
+
+    handle = await defer_queue.enqueue(job, 1, delay=5, key="k")
+    id_ = handle.id
+    if how == "reschedule":
+        await handle.reschedule(delay=100)
+    elif how == "snooze":
+        await defer_clock.advance(6)
+    newer = await defer_queue.enqueue(job, 2, delay=50, key="k")
+    gc.collect()
+    found = await defer_queue.handle(id_)
+    assert found is not None
+    assert found.eta == newer.eta
+    assert handle.replaced
+
+
+@pytest.mark.parametrize("how", ["reschedule", "snooze"])
+async def test_an_id_outlives_its_handle(
+    defer_queue: Queue, defer_clock: VirtualClock, how: str
+) -> None:
+    """A waiting job is found by an id that was told, however often it was moved."""
+
+    async def job() -> None:
+        raise Snooze(100)
+
+    handle = await defer_queue.enqueue(job, delay=5, key="k")
+    id_ = re.findall(r"\d{10,}", repr(handle))[0]
+    if how == "reschedule":
+        await handle.reschedule(delay=100)
+    else:
+        await defer_clock.advance(6)
+    del handle
+    gc.collect()
+    found = await defer_queue.handle(id_)
+    assert found is not None
+    assert found.id == id_
+
+
+async def test_a_listing_loses_no_id(defer_queue: Queue, defer_clock: VirtualClock) -> None:
+    """Also of a job that is moved while the listing is read."""
+    handles = [await defer_queue.enqueue(abs, n, delay=50 + n, key=f"k{n}") for n in (0, 1)]
+    ids = [handle.id for handle in handles]
+    async for job in defer_queue.jobs():
+        if job.id == ids[0]:
+            await handles[1].reschedule(delay=500)
+    del handles
+    gc.collect()
+    assert await defer_queue.handle(ids[1]) is not None
+
+
+async def test_a_bare_function_is_not_held(defer_queue: Queue, defer_clock: VirtualClock) -> None:
+    """Not even one that holds itself by a default."""
+
+    class Connection:
+        def __init__(self) -> None:
+            def callback(me: Any = self) -> None: ...
+
+            self.callback = callback
+
+    handle = await defer_queue.enqueue(Connection().callback)
+    await defer_clock.run_until_idle()
+    await defer_queue.discard(handle.id)
+    del handle
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing).__name__ == "Connection"]

@@ -201,6 +201,22 @@ async def test_a_wall_clock_set_back_does_not_move_the_bound(
     assert runs == [15.0]
 
 
+async def test_small_steps_back_do_not_add_up(queue: Queue, clock: VirtualClock) -> None:
+    """A step of less than a second may go unnoticed, many of them do not."""
+    start, runs = clock.monotonic(), list[float]()
+
+    @queue.task(defer=Defer(max_wait=10))
+    async def save() -> None:
+        runs.append(clock.monotonic() - start)
+
+    await save.options(eta=clock.now() + timedelta(seconds=9.5)).enqueue()
+    for _ in range(8):
+        await clock.advance(1)
+        clock.step(-0.9)
+    await clock.advance(30)
+    assert runs == [10.0]
+
+
 async def test_a_reschedule_past_the_bound_outlives_a_clock_set_back(
     queue: Queue, clock: VirtualClock
 ) -> None:

@@ -177,3 +177,40 @@ async def test_a_plain_job_may_enqueue(queue: Queue, clock: VirtualClock) -> Non
     await clock.advance(5)
     assert children[0].done()
     assert await children[0] == "child"
+
+
+def test_a_loop_that_moved_to_a_thread() -> None:
+    """Started here, turning there: from here it is another thread, and a call is refused."""
+    loop, queue = asyncio.new_event_loop(), Queue()
+    loop.run_until_complete(queue.start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        with pytest.raises(WrongLoop):
+            queue.enqueue_nowait(abs, -1)
+        assert asyncio.run_coroutine_threadsafe(outcome(queue), loop).result(10) == 2
+        asyncio.run_coroutine_threadsafe(queue.close(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def outcome(queue: Queue) -> int:
+    return await (await queue.enqueue(abs, -2))
+
+
+def test_a_loop_that_stands_still() -> None:
+    """Between two runs of its loop a queue takes no calls from another one of the same thread."""
+    loop, queue = asyncio.new_event_loop(), Queue()
+    loop.run_until_complete(queue.start())
+
+    async def elsewhere() -> None:
+        with pytest.raises(WrongLoop):
+            await queue.enqueue(abs, -1)
+
+    asyncio.run(elsewhere())
+    with pytest.raises(WrongLoop):
+        queue.enqueue_nowait(abs, -1)
+    loop.run_until_complete(queue.close())
+    loop.close()

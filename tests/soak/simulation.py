@@ -59,7 +59,7 @@ class Simulation(Callers):
         watch = scheduler._watch
 
         def watched(steady: int, wall: int) -> None:
-            before = scheduler._ahead
+            before = scheduler._highest
             watch(steady, wall)
             due = scheduler.agenda.lanes.standing
             self.model.clock_was_read(before, wall - steady, due)
