@@ -132,12 +132,11 @@ class Calls(TaskDecorator):
             loop.call_soon_threadsafe(accept, context=copy_context())
         except RuntimeError:
             raise QueueClosed("the event loop of the queue is closed") from None
-        while True:
-            try:
-                return answer.result(timeout=1)
-            except concurrent.futures.TimeoutError:
-                if loop.is_closed():
-                    raise QueueClosed("the event loop of the queue has ended") from None
+        while not answer.done():
+            concurrent.futures.wait([answer], timeout=1)
+            if not answer.done() and loop.is_closed():
+                raise QueueClosed("the event loop of the queue has ended: start the queue again")
+        return answer.result()
 
     def options(self, **options: Unpack[CallOptions]) -> "QueueCall":
         """Options for one call: `queue.options(expires=60).enqueue(fn, …)`."""

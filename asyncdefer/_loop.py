@@ -274,7 +274,7 @@ class Loop:
         self.wake()
         eta = moment(self.books.wall_eta(again))
         if verdict.event is Event.SNOOZE:
-            self._tell(DEBUG, "job_snoozed", again, eta=eta)
+            self._tell(DEBUG, "job_snoozed", again, eta=eta, attempt=run.attempt)
         elif error is not None and self._heard(WARNING):
             told = job_error(error)
             self._tell(WARNING, "job_retried", again, eta=eta, attempt=run.attempt, error=told)

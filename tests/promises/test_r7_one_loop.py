@@ -214,3 +214,16 @@ def test_a_loop_that_stands_still() -> None:
         queue.enqueue_nowait(abs, -1)
     loop.run_until_complete(queue.close())
     loop.close()
+
+
+async def test_a_timeout_error_of_the_call_reaches_the_thread(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """What the key function raises is raised there, also what a wait could raise."""
+
+    def broken(word: str) -> str:
+        raise TimeoutError("no key in time")
+
+    task = queue.task(defer=broken)(noop)
+    with pytest.raises(TimeoutError, match="no key in time"):
+        await asyncio.wait_for(asyncio.to_thread(queue.enqueue_from_thread, task, "x"), 20)
