@@ -81,7 +81,6 @@ class Loop:
         self._strangers = strangers
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
-        self._open: object = self.loop
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request

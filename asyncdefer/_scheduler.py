@@ -5,10 +5,13 @@ leads everything to an end.
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from contextvars import copy_context
 from datetime import datetime, timedelta
+from threading import get_ident
 from typing import Any, Final
+from weakref import WeakSet
 
 from msgspec import UNSET, structs
 
@@ -34,13 +37,54 @@ from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
-_CLOSED: Final = object()  # no loop is this one, not even the None of a foreign thread
 _ID: Final = (1 << 63) - 1
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
 
+class _Nowhere:
+    """What stands for the loop where none runs any more: in a closed queue, in a forked child."""
+
+    _thread_id: int | None = None
+
+
+class _Asked:
+    """A loop that does not tell the thread it runs in, as uvloop's: the running one is asked for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    @property
+    def _thread_id(self) -> int | None:
+        return get_ident() if _running_loop() is self._loop else None
+
+
+_started: Final[WeakSet["Scheduler"]] = WeakSet()
+
+
+def _close_in_child() -> None:
+    """A forked child has the thread's number and the loop, but the loop does not run there."""
+    for scheduler in _started:
+        scheduler.shut_door()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
 class Scheduler(Loop):
     """The loop, and the doors to it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # asyncio's own loops have the thread they run in, or None: an attribute that is read in a
+        # third of the time that asking for the running loop takes (on 3.11 that asks for the pid).
+        tells = getattr(self.loop, "_thread_id", None) == get_ident()
+        self._door: Any = self.loop if tells else _Asked(self.loop)
+        _started.add(self)
+
+    def shut_door(self) -> None:
+        """Let no more calls in by the short way; the long one tells why."""
+        self._door = _Nowhere
 
     # -- a call comes
 
@@ -68,7 +112,7 @@ class Scheduler(Loop):
         given: Options | None = None,
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
-        if _running_loop() is not self._open:
+        if get_ident() != self._door._thread_id:  # noqa: SLF001 - see __init__
             self._refuse()
         now = self._steady()
         rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
@@ -265,7 +309,7 @@ class Scheduler(Loop):
     async def shut_down(self, drain: float, grace: float) -> None:
         """Stop accepting, let runs end, cancel those that do not, settle every waiter."""
         self.closing = True
-        self._open = _CLOSED
+        self.shut_door()
         if self._alarm is not None:
             self._alarm.cancel()
         if not self.clock.moves and not any(self.books.busy()):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -214,6 +217,58 @@ def test_a_loop_that_stands_still() -> None:
         queue.enqueue_nowait(abs, -1)
     loop.run_until_complete(queue.close())
     loop.close()
+
+
+FORKED = """
+import asyncio, os
+{policy}
+from asyncdefer import Queue, WrongLoop
+
+async def main():
+    async with Queue() as queue:
+        child = os.fork()
+        if child == 0:  # the same stack, thread number and loop, but nobody turns that loop
+            try:
+                queue.enqueue_nowait(print, "never")
+            except WrongLoop:
+                os._exit(7)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7, status
+        await (await queue.enqueue(print, "the parent goes on"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize(
+    "policy", ["", "import uvloop; uvloop.install()"], ids=["asyncio", "uvloop"]
+)
+def test_a_forked_child_is_refused(policy: str) -> None:
+    """It has a copy of the queue whose loop will never turn: a call there would be lost in silence."""
+    program = [sys.executable, "-W", "ignore", "-c", FORKED.format(policy=policy)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "the parent goes on\n"), done.stderr
+
+
+class Silent(asyncio.SelectorEventLoop):
+    """A loop that does not tell the thread in which it runs, as Qt's does not."""
+
+    _thread_id = property(lambda self: None, lambda self, value: None)
+
+
+def test_a_loop_that_does_not_tell_its_thread() -> None:
+    """The running loop is asked for then: calls come in, and not those of a foreign thread."""
+
+    async def main() -> None:
+        async with Queue() as queue:
+            assert await (await queue.enqueue(abs, -3)) == 3
+            with pytest.raises(WrongLoop):
+                await asyncio.to_thread(queue.enqueue_nowait, abs, -1)
+
+    with asyncio.Runner(loop_factory=Silent) as runner:
+        runner.run(main())
 
 
 async def test_a_timeout_error_of_the_call_reaches_the_thread(
