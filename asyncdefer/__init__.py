@@ -6,6 +6,7 @@ from asyncdefer._core.ledger import Lateness, Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._core.options import Defer
 from asyncdefer._core.rate import RateLimit
+from asyncdefer._core.recurrence import Cron, Every
 from asyncdefer._core.retry import Retry
 from asyncdefer._handle import Handle
 from asyncdefer._log import LogEvent
@@ -26,7 +27,7 @@ from asyncdefer.errors import (
 )  # fmt: skip
 
 __all__ = [
-    "AsyncTask", "Clock", "Defer", "DeferError", "GiveUp", "Handle", "Job", "JobCancelled",
+    "AsyncTask", "Clock", "Cron", "Defer", "DeferError", "Every", "GiveUp", "Handle", "Job", "JobCancelled",
     "JobDropped", "JobError", "JobExpired", "JobFailed", "Lateness", "LogEvent", "NotStarted",
     "Queue", "QueueClosed", "RateLimit", "Retry", "Run", "Snooze", "State", "Stats", "SyncTask", "SystemClock", "Task",
     "Tasks", "UnknownTask", "WrongLoop", "current", "sleep",

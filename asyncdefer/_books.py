@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from asyncdefer._clock import Clock
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.instant import moment
-from asyncdefer._core.job import Answer, Call, Job, JobError, Key, Running
+from asyncdefer._core.job import Answer, Call, Job, JobError, Key, Running, Schedule
 from asyncdefer._core.ledger import Ledger, Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._core.rules import message_of
@@ -40,6 +40,12 @@ class Books:
 
     def name(self, call: Call) -> None:
         """Its id is told to somebody. What handles hold, the first object of an id, is remembered."""
+        if isinstance(call, Schedule):  # its id is that of its first run
+            live = self.live(call)
+            run = live.call if isinstance(live, Running) else live
+            if run is None or run.id != call.id:
+                return
+            call = run
         self.named.setdefault(call.id, call.first or call)
 
     def live(self, call: Call) -> Call | Running | None:
@@ -54,6 +60,10 @@ class Books:
         return run if run is not None and _one(call, run.call, mine) else None
 
     def answer(self, call: Call) -> Answer:
+        """What its waiters share; a schedule has that of the run that waits or is under way."""
+        if isinstance(call, Schedule) and call.answer is None:
+            live = self.live(call)
+            call = live.call if isinstance(live, Running) else live or call
         return call.shared().final()
 
     def state(self, call: Call) -> State:
@@ -75,12 +85,14 @@ class Books:
             return self.answer(call).attempt
         return live.attempt if isinstance(live, Running) else live.more.attempt
 
-    def newest(self, call: Call) -> int:
-        """The id of the call that counts."""
+    def replaced(self, call: Call) -> bool:
+        """A newer call took the place of this one."""
+        if isinstance(call, Schedule):
+            return call.replaced
         live = self.live(call)
         if live is None:
-            return self.answer(call).id or call.id
-        return live.call.id if isinstance(live, Running) else live.id
+            return (self.answer(call).id or call.id) != call.id
+        return (live.call.id if isinstance(live, Running) else live.id) != call.id
 
     def wall_eta(self, call: Call) -> int:
         """The eta of a waiting call on the wall clock."""
@@ -149,8 +161,8 @@ class Books:
 
 
 def _one(call: Call, other: Call, mine: Answer | None) -> bool:
-    """Both are the same call, or share their answer."""
-    if other is call:
+    """Both are the same call, or share their answer, or the one is a schedule and the other its run."""
+    if other is call or other.more.schedule is call:
         return True
     return mine is not None and other.answer is not None and other.answer.final() is mine
 

@@ -63,7 +63,7 @@ class Handle(Struct, Generic[R_co], eq=False):
     @property
     def replaced(self) -> bool:
         """A newer call of the key took the place of this one."""
-        return bool(self._scheduler.books.newest(self._call) != self._call.id)
+        return bool(self._scheduler.books.replaced(self._call))
 
     def done(self) -> bool:
         """The job has ended, well or not."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 from asyncdefer._core.job import JobError
 
 DEBUG: Final = logging.DEBUG
+INFO: Final = logging.INFO
 WARNING: Final = logging.WARNING
 ERROR: Final = logging.ERROR
 
@@ -30,6 +31,7 @@ class LogEvent(Struct, frozen=True, omit_defaults=True):
     task: str | None = None
     key: str | None = None
     eta: datetime | None = None
+    until: datetime | None = None
     attempt: int | None = None
     calls: int | None = None
     seconds: float | None = None

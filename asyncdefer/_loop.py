@@ -7,11 +7,12 @@ thread, so there are no locks.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from asyncdefer._books import Books, job_error
 from asyncdefer._clock import Alarm, Clock
@@ -25,13 +26,13 @@ from asyncdefer._core.job import (
     Answer,
     Call,
     Key,
-    More,
     Outcome,
     Running,
+    Schedule,
 )  # fmt: skip
 from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
-from asyncdefer._core.rules import decide
+from asyncdefer._core.rules import decide, grid_of
 from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
 from asyncdefer._runner import judged, perform
 from asyncdefer._task import Task
@@ -43,6 +44,7 @@ _STARTS: Final = 250  # runs started in a turn
 _JUMP: Final = SECOND  # a step of the wall clock that is reported
 _LAG: Final = SECOND // 2  # a late wake-up that is reported
 _FAR: Final = 1 << 62
+_ID: Final = (1 << 63) - 1
 _FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
 
 _PLAIN: Final = {state: state.value for state in State}
@@ -55,7 +57,7 @@ NAMES: Final = {
 }
 
 
-class Loop:
+class Loop(ABC):
     """Turns, runs and ends."""
 
     def __init__(
@@ -97,6 +99,7 @@ class Loop:
         self._awaiting = 0
         self._starved = False
         self._told: set[Running] = set()  # runs that the close has cancelled
+        self.schedules: dict[Key, Schedule] = {}
         clock.attach(self)
 
     # -- the turn
@@ -143,6 +146,8 @@ class Loop:
             self._settle_joiners()
 
     def _expire(self, call: Call, now: int) -> None:
+        if call.more.ends is not None and self._skip(call, now):
+            return
         text = f"{call.task.name} had not started when its expires ran out"
         self._end(call, Outcome(Event.EXPIRE, error=JobExpired(text)), None, now)
 
@@ -220,7 +225,7 @@ class Loop:
 
     def _keep_open(self, call: Call, until: int) -> None:
         """An empty call that keeps a leading window open until somebody calls or it ends."""
-        self.last = number = self.last + 1
+        number = self._next_id(self._steady())
         empty = Call(number, call.task, call.key, until, True, (), NO_KWARGS, self._own, 0)
         self.agenda.place(empty)
 
@@ -263,10 +268,14 @@ class Loop:
             self.ledger.replaced += 1
             self.books.name(call)
             self.books.name(newer)
-            self._tell(DEBUG, "job_replaced", call, by=str(newer.id))
+            self._replaced(call, newer)
             return
-        given = call.more
-        more = More(run.attempt, verdict.failures, given.rate, options=given.options)
+        more = structs.replace(
+            call.more, attempt=run.attempt, failures=verdict.failures,
+            bound=None, window=None, ends=None,
+        )  # fmt: skip
+        if call.repeat is not None:
+            more = structs.replace(more, grid=grid_of(call, call.repeat, self._ahead))
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.books.name(again)
@@ -305,6 +314,8 @@ class Loop:
         if error is not None:
             answer.error, answer.traceback = error, error.__traceback__
         self.ledger.counts[state] += 1
+        if more.schedule is not None:
+            self._follow(call, verdict, 0 if run is None else run.late, now)
         call.context = NO_CONTEXT
         if call.first is not None:
             call.first.context = NO_CONTEXT
@@ -321,6 +332,56 @@ class Loop:
             self._tell(level, NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
         if answer.waiters:
             answer.wake()
+
+    # -- what recurs
+
+    @abstractmethod
+    def _follow(self, call: Call, outcome: Outcome, late: int, now: int) -> None:
+        """A run of a schedule has ended, having started so `late`."""
+
+    @abstractmethod
+    def _skip(self, call: Call, now: int) -> bool:
+        """Leave a run out if it is to be skipped rather than to expire."""
+
+    @abstractmethod
+    def _end_schedule(self, call: Call, answer: Answer, *, replaced: bool = False) -> None:
+        """No run follows this one."""
+
+    # -- calls
+
+    def _next_id(self, now: int) -> int:
+        """The id of a new call: its milliseconds, or one more than the last."""
+        if now >= self._next_tick:
+            self._tick(now)
+        self.last += 1
+        return self.last
+
+    def _tick(self, now: int) -> None:
+        self._next_tick = now + 1000 - now % 1000
+        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID)
+
+    def _enter(self, call: Call, now: int) -> None:
+        """Place a call that is not one of many: a schedule's run, a job that was redriven."""
+        order = call.eta if call.steady else call.eta - self.books.ahead()
+        old = self.agenda.waiting.get(call.key)
+        if old is not None:
+            call.calls, call.answer = old.calls + 1, old.shared()
+        self.agenda.place(call, order <= now, order)
+        self.ledger.accepted += 1
+        if old is not None:
+            self._replaced(old, call)
+            self.ledger.replaced += old.calls > 0
+            old.let_go()
+        if self._heard(DEBUG):
+            self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
+        self.wake()
+
+    def _replaced(self, old: Call, new: Call) -> None:
+        """A call gave way to a newer one: tell, and end its schedule, if it was a run of one."""
+        if old.calls and self._heard(DEBUG):
+            self._tell(DEBUG, "job_replaced", old, by=str(new.id))
+        if old.more.schedule is not None:
+            self._end_schedule(old, new.shared(), replaced=True)
 
     def is_quiet(self) -> bool:
         """Nothing is due and nothing runs."""
@@ -364,7 +425,7 @@ class Loop:
         return ", ".join(map(repr, self.books.busy())) or None
 
     def one_shots(self) -> bool:
-        return len(self.agenda) > 0 or bool(self.runs)
+        return bool(self.runs) or len(self.agenda) > len(self.schedules)
 
     def _tell(
         self,

@@ -120,6 +120,9 @@ class Queue(Calls):
         self.accept = self._scheduler.accept
         for identity in self._paused:
             self._scheduler.agenda.lanes.pause(identity)
+        for task in self._registry:
+            if task.declared.repeat:
+                self._scheduler.begin(task)
 
     async def close(self) -> None:
         """Stop accepting, let running jobs end within `drain_timeout`, cancel the rest.
@@ -195,8 +198,13 @@ class Queue(Calls):
             raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
 
     def _register(self, task: Task[..., Any]) -> None:
+        begins = task.declared.repeat and self._is_running()
+        if begins:
+            self._started().check_loop()
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
         task.home = self
+        if begins:
+            self._started().begin(task)
 
     # -- questions
 
@@ -234,7 +242,9 @@ class Queue(Calls):
         """The handle of the call that waits under a key."""
         scheduler = self._started()
         call = scheduler.agenda.waiting.get((self.task_of(task).identity, checked_key(key)))
-        return None if call is None or not call.calls else Handle(scheduler, call)
+        if call is None or not call.calls:
+            return None
+        return Handle(scheduler, call.more.schedule or call)
 
     async def jobs(
         self,

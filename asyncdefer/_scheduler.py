@@ -31,13 +31,12 @@ from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options, checked_key
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG, ERROR
-from asyncdefer._loop import Loop
+from asyncdefer._recurring import Recurring
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
 _LINES: Final = 1_000  # lines looked at in a turn
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
-_ID: Final = (1 << 63) - 1
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
 
@@ -71,7 +70,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-class Scheduler(Loop):
+class Scheduler(Recurring):
     """The loop, and the doors to it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -136,6 +135,8 @@ class Scheduler(Loop):
                 checked_key(key)
         if task.make_rate_key is not None:
             more = structs.replace(more, rate=task.make_rate_key(*args, **kwargs))
+        if given is not None and given.repeat:
+            return self.repeat(task, args, kwargs or NO_KWARGS, key, more, copy_context())
         if delay is not None:
             if eta is not None:
                 raise TypeError("give eta or delay, not both")
@@ -151,11 +152,10 @@ class Scheduler(Loop):
             steady = False
             order = when - self.clock.wall() + now
         if now >= self._next_tick:
-            self._next_tick = now + 1000 - now % 1000
-            self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID)
+            self._tick(now)
         self.last = number = self.last + 1
         agenda = self.agenda
-        old = None
+        heard = self._heard(DEBUG)
         kwargs = kwargs or NO_KWARGS
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
         if key is None:
@@ -182,15 +182,15 @@ class Scheduler(Loop):
                 agenda.place(call, order <= now, order)
             else:
                 agenda.renew(call, old)
-            if old is not None and old.calls:
-                self.ledger.replaced += 1
+            if old is not None:
+                if heard or old.more.schedule is not None:
+                    self._replaced(old, call)
+                if old.calls:
+                    self.ledger.replaced += 1
+                old.let_go()
         self.ledger.accepted += 1
-        if self._heard(DEBUG):
-            if old is not None and old.calls:
-                self._tell(DEBUG, "job_replaced", old, by=str(call.id))
+        if heard:
             self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
-        if old is not None:
-            old.let_go()
         if order < self._armed:
             self.wake()
         return Handle(self, call)
@@ -246,7 +246,8 @@ class Scheduler(Loop):
         after(State.SCHEDULED, Event.MOVE)
         now = self.clock.steady()
         order = within(eta) if steady else eta - self.books.ahead()
-        again = live.again(eta, steady=steady)
+        more = live.more if live.more.ends is None else structs.replace(live.more, ends=None)
+        again = live.again(eta, steady=steady, more=more)
         self.books.name(again)
         self.agenda.place(again, due=order <= now, order=order)
         self.wake()
@@ -261,6 +262,8 @@ class Scheduler(Loop):
         state = None if call is None else self.books.state(call)
         if call is None or state is not State.FAILED:
             raise ValueError(f"only a failed job can be redriven; {number} is {state or 'unknown'}")
+        if call.key in self.schedules:
+            raise ValueError(f"the schedule of {number} goes on: its next run will come")
         newer = self.agenda.waiting.get(call.key)
         if newer is not None and newer.calls:
             raise ValueError(f"a newer call waits under the key of {number}: it will run instead")
@@ -272,10 +275,7 @@ class Scheduler(Loop):
         )  # fmt: skip
         self.ledger.forget(number)
         self.named[number] = again
-        self.agenda.place(again, True, now)
-        self.ledger.accepted += 1
-        self._tell(DEBUG, "job_accepted", again, eta=moment(self.books.wall_eta(again)))
-        self.wake()
+        self._enter(again, now)
         return Handle(self, again)
 
     def discard(self, number: int) -> bool:

@@ -172,6 +172,20 @@ def make_task(
     return SyncTask(fn, name, declared, identity)
 
 
+def _check_repeats(task: Task[..., Any]) -> None:
+    """`ValueError` unless it can be called without arguments, as its schedule will."""
+    try:
+        if task.check is not None:
+            task.check()
+        if task.make_rate_key is not None:
+            task.make_rate_key()
+    except TypeError as error:
+        raise ValueError(
+            f"a task that repeats is called without arguments, but {error}. Give them defaults,"
+            " or give the schedule its arguments: task.options(repeat=…, key=…).enqueue(…)"
+        ) from None
+
+
 def schedulable(fn: object) -> Callable[..., Any]:
     """The function itself; `TypeError` for what cannot be called later."""
     if inspect.isawaitable(fn) and not callable(fn):
@@ -248,7 +262,8 @@ class TaskDecorator(ABC):
         `name`: stable, unique in the queue; `module.qualname` if not given. `delay`: seconds or
         timedelta from the call. `defer`: what makes the key, see `Defer`. `retry`: how often a
         job that fails is tried, see `Retry`. `rate_limit`: how often the task may start, see
-        `RateLimit`. `concurrency`: how many of it run at once. `priority`: seconds or timedelta
+        `RateLimit`. `concurrency`: how many of it run at once. `repeat`: a schedule that starts
+        with the queue, see `Cron` and `Every`. `priority`: seconds or timedelta
         of head start among the jobs that are due and wait for a slot. `timeout`: for one run,
         which then ends with `TimeoutError`. `expires`: a job that has not started this long
         after its eta ends with `JobExpired`. `result_ttl`: how long the ended job can be looked
@@ -264,6 +279,8 @@ class TaskDecorator(ABC):
             own = name if name is not None else name_of(schedulable(function))
             full = self._prefixed(checked_key(own, "name"))
             task = make_task(schedulable(function), full, declared, full)
+            if declared.repeat:
+                _check_repeats(task)
             self._register(task)
             return task
 

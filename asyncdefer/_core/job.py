@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from asyncdefer._core.instant import moment, seconds
 from asyncdefer._core.lifecycle import Event, State
 from asyncdefer._core.options import Options
+from asyncdefer._core.recurrence import Repeat
 
 Key = int | tuple[Hashable, str]
 """A job without a key has its own id as its key, so that one dict serves all."""
@@ -32,9 +33,11 @@ class Declared(Protocol):
 class More(Struct, frozen=True):
     """What most calls do not need to say.
 
-    `rate`: its key within the task's rate limit. `attempt`: starts so far. `failures`: those of them that failed. `bound`: the steady time at which `max_wait` ends the burst.
-    `window`: the steady time at which the window of a leading call ends. `options`: those given
-    to this call.
+    `rate`: its key within the task's rate limit. `attempt`: starts so far. `failures`: those of
+    them that failed. `bound`: the steady time at which `max_wait` ends the burst. `window`: the
+    steady time at which the window of a leading call ends. `options`: those given to this call.
+    `schedule`: the one that this is a run of, `grid` the instant in it on the clock of its rule,
+    and `ends`, on the clock of the eta, when the run counts as missed.
     """
 
     attempt: int = 0
@@ -43,6 +46,9 @@ class More(Struct, frozen=True):
     bound: int | None = None
     window: int | None = None
     options: Options | None = None
+    schedule: "Schedule | None" = None
+    grid: int | None = None
+    ends: int | None = None
 
 
 NOTHING_MORE: Final = More()
@@ -148,6 +154,11 @@ class Call(Struct, eq=False, weakref=True):
             call.context = NO_CONTEXT
 
     @property
+    def repeat(self) -> Repeat | None:
+        """The rule of the schedule that this is a run of."""
+        return None if self.more.schedule is None else self.options.repeat or None
+
+    @property
     def shown_key(self) -> str | None:
         return None if isinstance(self.key, int) else self.key[1]
 
@@ -175,6 +186,16 @@ class Call(Struct, eq=False, weakref=True):
             answer=answer,
             first=self.first or self,
         )
+
+
+class Schedule(Call, eq=False):
+    """What the handles of a recurrence hold: it stands for the run that waits or is under way.
+
+    It has an answer only when the schedule has ended: that of its last run, or of the call that
+    replaced it.
+    """
+
+    replaced: bool = False
 
 
 class Run(Struct, frozen=True):

@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from asyncdefer._core.instant import duration, instant
 from asyncdefer._core.rate import RateLimit
+from asyncdefer._core.recurrence import Repeat, read_repeat
 from asyncdefer._core.retry import Retry, read_retry
 
 Merge = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
@@ -66,6 +67,7 @@ class SharedOptions(TypedDict, total=False):
     defer: DeferRule | None
     retry: int | Retry | None
     priority: float | timedelta | None
+    repeat: Repeat | None
     timeout: float | timedelta | None
     expires: float | timedelta | None
     result_ttl: float | timedelta | None
@@ -94,6 +96,7 @@ class Options(Struct, frozen=True):
     priority: int | None | UnsetType = UNSET
     concurrency: int | None | UnsetType = UNSET
     rate_limit: RateLimit | None | UnsetType = UNSET
+    repeat: Repeat | None | UnsetType = UNSET
     timeout: int | None | UnsetType = UNSET
     expires: int | None | UnsetType = UNSET
     result_ttl: int | None | UnsetType = UNSET
@@ -161,6 +164,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "priority": _head_start,
     "concurrency": _slots,
     "rate_limit": _rate_limit,
+    "repeat": read_repeat,
     "timeout": lambda value: _positive(value, "timeout"),
     "expires": lambda value: _positive(value, "expires"),
     "result_ttl": lambda value: duration(value, "result_ttl"),

@@ -3,15 +3,56 @@
 from asyncdefer._core.instant import within
 from asyncdefer._core.job import Again, Call, Outcome, Verdict
 from asyncdefer._core.lifecycle import Event
+from asyncdefer._core.recurrence import Repeat, Turn, next_turn
 from asyncdefer._core.retry import Retry
-from asyncdefer.errors import JobFailed, Snooze
+from asyncdefer.errors import JobFailed, QueueClosed, Snooze
 
 
 def expiry(call: Call) -> int | None:
     """When a call that has not started is given up, on the clock of its eta."""
-    given = call.more.options
-    ends = (call.task.declared if given is None else call.options).expires
-    return call.eta + ends if isinstance(ends, int) else None
+    more = call.more
+    expires = (call.task.declared if more.options is None else call.options).expires
+    if isinstance(expires, int):
+        ends = call.eta + expires
+        return ends if more.ends is None else min(ends, more.ends)
+    return more.ends
+
+
+def is_missed(call: Call, now: int, ahead: int) -> bool:
+    """It has not started when the next run of its schedule came, and is to be skipped then."""
+    ends = call.more.ends
+    return ends is not None and ends <= (now if call.steady else now + ahead)
+
+
+def grid_of(call: Call, rule: Repeat, ahead: int) -> int:
+    """The instant of its schedule that a run is for, on the clock of the rule; `ahead`: wall minus
+    steady. Where the caller gave the eta of the first run, it is that.
+    """
+    return _on_clock_of(rule, call, ahead) if call.more.grid is None else call.more.grid
+
+
+def follows(call: Call, outcome: Outcome | None, late: int, now: int, ahead: int) -> Turn | None:
+    """The next run of the schedule that a call is a run of; None if the schedule has ended.
+
+    `late`: how long after its eta it started. `outcome`: None for a run that was missed. A
+    schedule ends when it is cancelled or the queue closes, and with no failure.
+    """
+    rule = call.repeat
+    if rule is None:
+        return None
+    if outcome is not None and (
+        outcome.event is Event.CANCEL or isinstance(outcome.error, QueueClosed)
+    ):
+        return None
+    seen = _on_clock_of(rule, call, ahead) + late
+    return next_turn(rule, grid_of(call, rule, ahead), seen, now if rule.steady else now + ahead)
+
+
+def _on_clock_of(rule: Repeat, call: Call, ahead: int) -> int:
+    """The eta of a call on the clock of a rule."""
+    if call.steady == rule.steady:
+        return call.eta
+    return call.eta - ahead if rule.steady else call.eta + ahead
 
 
 def decide(call: Call, outcome: Outcome, now: int) -> Verdict:

@@ -1,0 +1,255 @@
+"""When to run next by a calendar or a period.
+
+Every answer comes from the instant a run was scheduled for, so nothing drifts, and is later than
+that. A calendar follows the wall clock of a place, a period the steady clock.
+
+At a change of that place's clock the rule is the one of Debian's cron. Times that are fixed run
+once: in the hour that comes twice the first time, and out of the hour that is left out at the
+first instant after it. Expressions whose minute or hour starts with a star go by real time.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import ClassVar, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from msgspec import Struct
+
+from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment
+
+CATCH_UP: Final = 100  # missed runs that `missed="all"` catches up on at the most: the latest
+Missed = Literal["once", "all", "skip"]
+
+_ALIASES: Final = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_DAY: Final = timedelta(days=1)
+
+
+class Every(Struct, frozen=True):
+    """A run each `period` (seconds or timedelta), on the steady clock.
+
+    `missed`: what becomes of runs whose time went by, see `Cron`.
+    """
+
+    period: float | timedelta
+    missed: Missed = "once"
+
+    steady: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if duration(self.period, "period") == 0:
+            raise ValueError("period must be more than 0")
+        _check_missed(self.missed)
+
+    def after(self, time: int, grid: int) -> int | None:
+        """The first instant after `time` that is whole periods after `grid`."""
+        period = duration(self.period, "period")
+        return _shown(grid + ((time - grid) // period + 1) * period)
+
+    def explain(self) -> str:
+        """The schedule in words."""
+        period = timedelta(microseconds=duration(self.period, "period"))
+        return f"Every {period}"
+
+
+class Cron(Struct, frozen=True):
+    """A run at each time that a cron expression names, on the wall clock of a place.
+
+    `expr`: minute, hour, day of month, month, day of week, as cron has them, or `@hourly`,
+    `@daily`, `@weekly`, `@monthly`, `@yearly`; with six fields the first one is the second.
+    `tz`: the IANA name of the place. `missed`: what becomes of runs whose time went by while
+    the program stood still, or while the run before them went on: `"once"` runs once for all of
+    them, `"all"` runs each (the last hundred at the most), `"skip"` none.
+
+    `ValueError` for an expression that cannot be read or never comes, and for an unknown place.
+    """
+
+    expr: str
+    tz: str = "UTC"
+    missed: Missed = "once"
+
+    steady: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.expr, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
+            raise TypeError(f"a cron expression is a str, not {type(self.expr).__name__}")
+        _check_missed(self.missed)
+        try:
+            next(CronSim(self._fields, datetime(2000, 1, 1)))  # noqa: DTZ001 - local time of any place
+        except (CronSimError, StopIteration) as error:
+            wrong = str(error) or "that day never comes"
+            raise ValueError(
+                f"the cron expression {self.expr!r} cannot be used: {wrong}. It has five fields,"
+                ' minute hour day-of-month month day-of-week, as in "30 2 * * MON-FRI"'
+            ) from None
+        try:
+            ZoneInfo(self.tz)
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            raise ValueError(
+                f"no time zone is named {self.tz!r}: give an IANA name such as"
+                ' "Europe/Paris"; where the system has none of them, install tzdata'
+            ) from None
+
+    def explain(self) -> str:
+        """The schedule in words."""
+        return f"{CronSim(self._fields, datetime(2000, 1, 1)).explain()} ({self.tz})"  # noqa: DTZ001 - as above
+
+    @property
+    def _fields(self) -> str:
+        return _ALIASES.get(self.expr.strip().lower(), self.expr)
+
+    @property
+    def _fixed(self) -> bool:
+        """It names times of day, and does not go by real time."""
+        *_, minute, hour, _, _, _ = self._fields.split()
+        return not minute.startswith("*") and not hour.startswith("*")
+
+    def after(self, time: int, grid: int) -> int | None:
+        """The first instant after `time` at which the clocks there show a time of the expression.
+
+        None if there is none before year 10,000.
+        """
+        zone, at, fixed = ZoneInfo(self.tz), moment(time), self._fixed
+        local = _local(at, zone)
+        begin = local
+        try:
+            if not fixed:
+                # If clocks are set back soon, times that were before come again.
+                back = local - _local(at + _DAY, zone) + _DAY
+                begin -= max(back, timedelta())
+            best: datetime | None = None
+            for match in CronSim(self._fields, begin):
+                found = [when for when in _instants(match, zone, fixed=fixed) if when > at]
+                best = min([*found, best] if best else found, default=None)
+                if best is not None and match > local:
+                    break
+        except (OverflowError, ValueError):  # past the last datetime there is
+            return None
+        return None if best is None else _shown(instant(best))
+
+
+Repeat = Cron | Every
+
+
+class Turn(Struct, frozen=True):
+    """When a schedule runs next, on the clock of its rule.
+
+    `ends`: when this run counts as missed if it has not started. `left`: the first instant that
+    is left out before it.
+    """
+
+    eta: int
+    ends: int | None = None
+    left: int | None = None
+
+
+def first_turn(rule: Repeat, now: int) -> Turn | None:
+    """The first run of a schedule that begins at `now`, on the rule's clock."""
+    return _turn(rule, rule.after(now, now), now, None)
+
+
+def next_turn(rule: Repeat, grid: int, seen: int, now: int) -> Turn | None:
+    """The run that follows the one for `grid`, which looked at the clock at `seen` when it started.
+
+    All times are on the rule's clock. None if the schedule has come to its end.
+    """
+    first = rule.after(grid, grid)
+    if first is None or first > now:
+        return _turn(rule, first, grid, None)
+    eta: int | None = None
+    if rule.missed == "all":
+        eta = first
+        if len(list(islice(_between(rule, grid, grid, now), CATCH_UP + 1))) > CATCH_UP:
+            eta = _latest(rule, grid, now, CATCH_UP)
+    elif rule.missed == "once":
+        latest = _latest(rule, grid, now, 1)
+        eta = latest if latest > seen else None  # the run itself stood for those before it
+    if eta is None:
+        eta = rule.after(now, grid)
+    return _turn(rule, eta, grid, first)
+
+
+def _turn(rule: Repeat, eta: int | None, grid: int, first: int | None) -> Turn | None:
+    if eta is None:
+        return None
+    ends = rule.after(eta, grid) if rule.missed == "skip" else None
+    return Turn(eta, ends, first if first is not None and first < eta else None)
+
+
+def _between(rule: Repeat, grid: int, start: int, end: int) -> Iterator[int]:
+    """The instants after `start`, up to `end`."""
+    time = rule.after(start, grid)
+    while time is not None and time <= end:
+        yield time
+        time = rule.after(time, grid)
+
+
+def _latest(rule: Repeat, grid: int, now: int, count: int) -> int:
+    """The earliest of the last `count` instants after `grid`, of which there is at least one.
+
+    It looks back from now, further and further: what is long ago costs nothing.
+    """
+    span = SECOND
+    while True:
+        start = max(grid, now - span)
+        found = deque(_between(rule, grid, start, now), maxlen=count)
+        if len(found) == count or (start == grid and found):
+            return found[0]
+        span *= 4
+
+
+def _local(at: datetime, zone: ZoneInfo) -> datetime:
+    """What the clocks there show, as a datetime without a zone: they go back and forth."""
+    return at.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _instants(local: datetime, zone: ZoneInfo, *, fixed: bool) -> list[datetime]:
+    """The instants in UTC at which the clocks there show a time, or do in the eyes of the rule."""
+    first = local.replace(tzinfo=zone).astimezone(UTC)
+    again = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    if first == again:
+        return [first]
+    if first < again:  # it comes twice
+        return [first] if fixed else [first, again]
+    return [_end_of_gap(again, first, zone)] if fixed else []
+
+
+def _end_of_gap(early: datetime, late: datetime, zone: ZoneInfo) -> datetime:
+    """The instant between these two at which clocks there are set forward."""
+    before = early.astimezone(zone).utcoffset()
+
+    def is_over(second: int) -> bool:
+        return (early + timedelta(seconds=second)).astimezone(zone).utcoffset() != before
+
+    length = round((late - early).total_seconds())
+    return early + timedelta(seconds=bisect_left(range(length), True, key=is_over))
+
+
+def _shown(time: int) -> int | None:
+    return time if time <= LAST else None
+
+
+def _check_missed(missed: str) -> None:
+    if missed not in ("once", "all", "skip"):
+        raise ValueError(f'missed must be "once", "all" or "skip", not {missed!r}')
+
+
+def read_repeat(value: Repeat) -> Repeat:
+    """The rule as given; `TypeError` for anything else."""
+    if not isinstance(value, Cron | Every):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        raise TypeError(
+            'repeat takes Cron("30 2 * * *", tz="Europe/Paris") or Every(timedelta(hours=1)),'
+            f" not {type(value).__name__}"
+        )
+    return value

@@ -1,0 +1,159 @@
+"""Schedules: jobs that run again and again.
+
+A schedule is a chain of runs under one key. Each run is a job of its own, with an id and an
+outcome; when it has ended, whatever its outcome was, the next one is placed. What the handles of
+a schedule hold stands for the run that is next.
+"""
+
+from contextvars import Context
+from typing import Any, Final, cast
+
+from msgspec import UNSET, structs
+
+from asyncdefer._core.instant import moment, within
+from asyncdefer._core.job import (
+    NO_CONTEXT,
+    NO_KWARGS,
+    Answer,
+    Call,
+    Key,
+    More,
+    Outcome,
+    Running,
+    Schedule,
+)  # fmt: skip
+from asyncdefer._core.options import Options
+from asyncdefer._core.recurrence import Repeat, Turn, first_turn
+from asyncdefer._core.rules import follows, is_missed
+from asyncdefer._handle import Handle
+from asyncdefer._log import INFO
+from asyncdefer._loop import Loop
+from asyncdefer._task import Task
+
+KEY: Final = "@repeat"  # of the schedule that stands on a decorator
+
+
+class Recurring(Loop):
+    """The beginning, the next run and the end of a schedule."""
+
+    def begin(self, task: Task[..., Any]) -> None:
+        """Start the schedule that stands on a task's decorator."""
+        rate = "" if task.make_rate_key is None else task.make_rate_key()
+        self.repeat(task, (), NO_KWARGS, KEY, More(rate=rate), NO_CONTEXT)
+
+    def repeat(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        key: str | None,
+        more: More,
+        context: Context,
+    ) -> Handle[Any]:
+        """Begin a schedule, whose rule is in the options of the call or of the task.
+
+        The same schedule again changes nothing. One by the same rule with other arguments or
+        options takes over the time of the one it replaces.
+        """
+        if key is None:
+            raise ValueError(
+                "a schedule needs a key, by which it is found again: options(repeat=…, key=…)"
+            )
+        given = more.options or Options()
+        rule = cast(Repeat, given.repeat or task.declared.repeat)
+        full: Key = (task.identity, key)
+        going = self._going(full, rule)
+        if going is not None and going.more.schedule is not None:
+            if _same(going, args, kwargs, given):
+                return Handle(self, going.more.schedule)
+            if self.agenda.waiting.get(full) is not going:
+                going = None  # it runs, and what it was placed for is over
+        now = self.clock.steady()
+        if given.eta is not UNSET and given.eta is not None:
+            when, steady, grid, ends = given.eta, False, None, None
+        elif given.delay is not UNSET:
+            when, steady, grid, ends = within(now + (given.delay or 0)), True, None, None
+        elif going is not None:
+            when, steady, grid, ends = going.eta, going.steady, going.more.grid, going.more.ends
+        else:
+            turn = first_turn(rule, now if rule.steady else self.clock.wall())
+            if turn is None:
+                raise ValueError(f"{rule!r} names no time that is still to come")
+            when, steady, grid, ends = turn.eta, rule.steady, turn.eta, turn.ends
+        number = self._next_id(now)
+        schedule = Schedule(number, task, full, when, steady, (), NO_KWARGS, NO_CONTEXT)
+        more = structs.replace(more, schedule=schedule, grid=grid, ends=ends)
+        self._enter(Call(number, task, full, when, steady, args, kwargs, context, 1, more), now)
+        self.schedules[full] = schedule
+        return Handle(self, schedule)
+
+    def _going(self, key: Key, rule: Repeat) -> Call | None:
+        """The run that is next in the schedule of a key, if that goes by this rule."""
+        schedule = self.schedules.get(key)
+        live = None if schedule is None else self.books.live(schedule)
+        call = live.call if isinstance(live, Running) else live
+        return call if call is not None and call.repeat == rule else None
+
+    def _follow(self, call: Call, outcome: Outcome, late: int, now: int) -> None:
+        """A run of a schedule has ended: place the next one, unless the schedule has ended too."""
+        newer = self.agenda.waiting.get(call.key)
+        if newer is not None and newer.calls:
+            self._end_schedule(call, newer.shared(), replaced=True)
+            return
+        turn = follows(call, outcome, late, now, self.books.ahead())
+        if turn is None:
+            self._end_schedule(call, call.shared().final())
+            return
+        more, given = call.more, call.more
+        more = More(
+            rate=given.rate, options=given.options, schedule=given.schedule,
+            grid=turn.eta, ends=turn.ends,
+        )  # fmt: skip
+        steady = cast(Repeat, call.repeat).steady
+        number = self._next_id(now)
+        again = Call(
+            number, call.task, call.key, turn.eta, steady, call.args, call.kwargs, call.context,
+            1, more,
+        )  # fmt: skip
+        self._tell_missed(again, turn)
+        self._enter(again, now)
+
+    def _skip(self, call: Call, now: int) -> bool:
+        """Move a run that has not started before the next one of its schedule came to that time."""
+        ahead = self.books.ahead()
+        turn = follows(call, None, 0, now, ahead) if is_missed(call, now, ahead) else None
+        if turn is None:
+            return False
+        more = structs.replace(call.more, grid=turn.eta, ends=turn.ends)
+        again = call.again(turn.eta, steady=cast(Repeat, call.repeat).steady, more=more)
+        self.books.name(again)
+        self._tell_missed(again, turn)
+        self.agenda.place(again)
+        self.wake()
+        return True
+
+    def _tell_missed(self, call: Call, turn: Turn) -> None:
+        """Runs that are left out are told, from the first one to the one that comes instead."""
+        if turn.left is not None and self._heard(INFO):
+            shift = self.books.ahead() if call.steady else 0
+            first, until = moment(turn.left + shift), moment(turn.eta + shift)
+            self._tell(INFO, "job_missed", call, eta=first, until=until)
+
+    def _end_schedule(self, call: Call, answer: Answer, *, replaced: bool = False) -> None:
+        """No run follows this one; those who hold the schedule's handle get this answer."""
+        schedule = cast(Schedule, call.more.schedule)
+        schedule.answer, schedule.replaced = answer, replaced
+        if self.schedules.get(call.key) is schedule:
+            del self.schedules[call.key]
+        self._tell(INFO, "schedule_ended", call)
+
+
+def _same(going: Call, args: tuple[Any, ...], kwargs: dict[str, Any], given: Options) -> bool:
+    """The same call, whatever the time of the first run was to be."""
+    had = going.more.options or Options()
+    try:
+        return bool(going.args == args and going.kwargs == kwargs) and structs.replace(
+            had, eta=UNSET, delay=UNSET
+        ) == structs.replace(given, eta=UNSET, delay=UNSET)
+    except Exception:  # noqa: BLE001 - whatever the comparison of a user's objects may raise
+        return False
