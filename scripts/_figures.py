@@ -1,15 +1,16 @@
 """Draws the figures of the documentation, as text: SVG by hand, on fixed places, with no tools.
 
 The figure of the lifecycle comes from the library's own table of transitions. The figures of
-debounce come from `SCENARIOS` below, which `tests/edges/test_figures.py` replays on a virtual
-clock: what they show is what happens.
+debounce and of the limits come from `SCENARIOS` and `RULES` below, which
+`tests/edges/test_figures.py` replays on a virtual clock: what they show is what happens.
 """
 
 import sys
 from math import hypot
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from asyncdefer import Defer, RateLimit
 from asyncdefer._core.lifecycle import TRANSITIONS, Event, State
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -20,26 +21,69 @@ INK, FAINT, LIVE, ENDED, CALL, RUN = "#222", "#888", "#e3f0ff", "#f2f2f2", "#e08
 
 
 class Scenario(NamedTuple):
-    """A picture of debounce with `delay=30`. Times are seconds; a call is labelled by its place."""
+    """What becomes of the calls of one key. Times are seconds; a call is labelled by its place."""
 
     name: str
     title: str
-    rule: dict[str, object]  # for Defer, beside the key
+    options: dict[str, Any]  # of the task
     takes: int  # how long a run takes
     calls: list[int]
-    waits: list[tuple[int, int]]  # from the first call of a burst to its run
+    waits: list[tuple[int, int]]  # from the first call of a run to its start
     runs: list[tuple[int, str]]  # start, and the calls that became it
+    drops: str = ""  # the calls that never ran
+
+    def named(self) -> list[tuple[int, str]]:
+        """The calls with their letters."""
+        return list(zip(self.calls, "abcdefgh", strict=False))
 
 
+DEBOUNCE: Final[dict[str, Any]] = {"delay": 30, "defer": ["key"]}
+ONCE: Final = RateLimit(1, per=30, key=["key"])
+STREAM, BURST = [0, 12, 24, 36, 48, 100], [0, 5, 10, 15, 25, 110]
 SCENARIOS: Final = [
-    Scenario("plain", "Three calls, one run, 30 s after the last call.",
-             {}, 6, [0, 10, 30], [(0, 60)], [(60, "abc")]),
-    Scenario("max-wait", "Calls that do not stop: a run 50 s after the first call of each burst.",
-             {"max_wait": 50}, 6, [0, 20, 40, 60, 80, 100], [(0, 50), (60, 110)], [(50, "abc"), (110, "def")]),
-    Scenario("leading", "The first call runs at once, the others fold into one run.",
-             {"leading": True}, 6, [0, 10, 20], [(0, 50)], [(0, "a"), (50, "bc")]),
-    Scenario("running", "Calls during a run wait for their time and for its end.",
-             {}, 50, [0, 35, 45], [(0, 30), (35, 80)], [(30, "a"), (80, "bc")]),
+    Scenario("debounce-plain", "Three calls, one run, 30 s after the last call.",
+             DEBOUNCE, 6, [0, 10, 30], [(0, 60)], [(60, "abc")]),
+    Scenario("debounce-max-wait", "Calls that do not stop: a run 50 s after the first call of each burst.",
+             {"delay": 30, "defer": Defer(["key"], max_wait=50)}, 6,
+             [0, 20, 40, 60, 80, 100], [(0, 50), (60, 110)], [(50, "abc"), (110, "def")]),
+    Scenario("debounce-leading", "The first call runs at once, the others fold into one run.",
+             {"delay": 30, "defer": Defer(["key"], leading=True)}, 6,
+             [0, 10, 20], [(0, 50)], [(0, "a"), (50, "bc")]),
+    Scenario("debounce-running", "Calls during a run wait for their time and for its end.",
+             DEBOUNCE, 50, [0, 35, 45], [(0, 30), (35, 80)], [(30, "a"), (80, "bc")]),
+    Scenario("limit-throttle", "A run each 30 s, with the newest call; after a rest, at once.",
+             {"defer": ["key"], "rate_limit": ONCE}, 6, STREAM,
+             [(12, 30), (36, 60)], [(0, "a"), (30, "bc"), (60, "de"), (100, "f")]),
+    Scenario("limit-rate", "Each call runs; starts are 20 s apart.",
+             {"rate_limit": RateLimit(1, per=20)}, 6, BURST,
+             [(5, 20), (10, 40), (15, 60), (25, 80)],
+             [(0, "a"), (20, "b"), (40, "c"), (60, "d"), (80, "e"), (110, "f")]),
+    Scenario("limit-burst", "Three calls run at once, the others 20 s apart.",
+             {"rate_limit": RateLimit(1, per=20, burst=3)}, 4, BURST,
+             [(15, 20), (25, 40)], [(0, "a"), (5, "b"), (10, "c"), (20, "d"), (40, "e"), (110, "f")]),
+    Scenario("limit-drop", "Calls less than 30 s after the last start are dropped.",
+             {"rate_limit": RateLimit(1, per=30, key=["key"], drop=True)}, 6, STREAM,
+             [], [(0, "a"), (36, "d"), (100, "f")], drops="bce"),
+]  # fmt: skip
+
+SAME: Final = [0, 8, 16, 40, 55]
+RULES: Final = [
+    Scenario("debounce", "delay=30, defer", DEBOUNCE, 10, SAME, [(0, 85)], [(85, "abcde")]),
+    Scenario("debounce, bounded", "max_wait=50", {"delay": 30, "defer": Defer(["key"], max_wait=50)}, 10,
+             SAME, [(0, 50), (55, 85)], [(50, "abcd"), (85, "e")]),
+    Scenario("debounce, leading", "leading=True", {"delay": 30, "defer": Defer(["key"], leading=True)}, 10,
+             SAME, [(0, 85)], [(0, "a"), (85, "bcde")]),
+    Scenario("throttle", "1 per 30 s, defer", {"defer": ["key"], "rate_limit": ONCE}, 10,
+             SAME, [(8, 30), (40, 60)], [(0, "a"), (30, "bc"), (60, "de")]),
+    Scenario("rate limit", "1 per 30 s", {"rate_limit": ONCE}, 10,
+             SAME, [(8, 30), (16, 60), (40, 90), (55, 120)],
+             [(0, "a"), (30, "b"), (60, "c"), (90, "d"), (120, "e")]),
+    Scenario("rate limit, burst", "1 per 30 s, burst=3", {"rate_limit": RateLimit(1, per=30, burst=3)}, 10,
+             SAME, [(55, 60)], [(0, "a"), (8, "b"), (16, "c"), (40, "d"), (60, "e")]),
+    Scenario("cooldown", "1 per 30 s, drop=True", {"rate_limit": RateLimit(1, per=30, drop=True)}, 10,
+             SAME, [], [(0, "a"), (40, "d")], drops="bce"),
+    Scenario("concurrency", "concurrency=1", {"concurrency": 1}, 10,
+             SAME, [(8, 10), (16, 20)], [(0, "a"), (10, "b"), (20, "c"), (40, "d"), (55, "e")]),
 ]  # fmt: skip
 
 
@@ -134,56 +178,145 @@ def table() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-# -- debounce
+# -- calls, waits and runs
 
 SCALE: Final = 5  # pixels in a second
 LEFT: Final = 60
 CALLS_Y, WAITS_Y, RUNS_Y, AXIS_Y = 30, 60, 90, 122
+STEP: Final = 12  # from one that waits to the next
+SMALL: Final = f' fill="{FAINT}" font-size="12"'
+WHITE: Final = ' fill="#fff" font-weight="bold"'
 
 
-def debounce(scenario: Scenario) -> str:
-    def x(seconds: float) -> float:
-        return LEFT + seconds * SCALE
-
-    last = max(start for start, _ in scenario.runs) + scenario.takes
-    end = -(-last // 10) * 10 + 4
-    faint = f' fill="{FAINT}" font-size="12"'
+def axis(left: int, y: int, end: int) -> list[str]:
     parts = [
-        text(12, CALLS_Y + 4, "calls", anchor="start", more=faint),
-        text(12, WAITS_Y + 4, "waits", anchor="start", more=faint),
-        text(12, RUNS_Y + 4, "runs", anchor="start", more=faint),
-        f'<path d="M{x(0):g} {AXIS_Y} {x(end):g} {AXIS_Y}" stroke="{FAINT}" marker-end="url(#arrow)"/>',
+        f'<path d="M{left} {y} {left + end * SCALE} {y}" stroke="{FAINT}" marker-end="url(#arrow)"/>'
     ]
     for tick in range(0, end, 10):
-        parts.append(f'<path d="M{x(tick):g} {AXIS_Y - 3} v6" stroke="{FAINT}"/>')
-        parts.append(text(x(tick), AXIS_Y + 19, f"{tick} s" if not tick else f"{tick}", more=faint))
-    for start, until in scenario.waits:
+        at = left + tick * SCALE
+        parts.append(f'<path d="M{at} {y - 3} v6" stroke="{FAINT}"/>')
+        parts.append(text(at, y + 19, f"{tick} s" if not tick else f"{tick}", more=SMALL))
+    return parts
+
+
+def circle(x: int, name: str) -> list[str]:
+    return [
+        f'<circle cx="{x}" cy="{CALLS_Y}" r="9" fill="{CALL}"/>',
+        text(x, CALLS_Y + 5, name, more=WHITE),
+    ]
+
+
+def cross(x: int, y: int) -> str:
+    return f'<path d="M{x - 5} {y - 5} l10 10 m0 -10 l-10 10" stroke="{CALL}" stroke-width="2"/>'
+
+
+def bar(x: int, y: int, takes: int, name: str, more: str = "") -> list[str]:
+    width = takes * SCALE
+    return [
+        f'<rect x="{x}" y="{y - 10}" width="{width}" height="20" rx="3" fill="{RUN}"{more}/>',
+        text(x + width / 2, y + 5, name, more=WHITE),
+    ]
+
+
+def heights(waits: list[tuple[int, int]]) -> list[int]:
+    """Where each wait is drawn: above those that wait already, so that no line crosses another."""
+    found: list[int] = []
+    for at, (start, _) in enumerate(waits):
+        below = [found[other] for other in range(at) if waits[other][1] > start]
+        found.append(max(below, default=-1) + 1)
+    return found
+
+
+def timing(scenario: Scenario) -> str:
+    """One picture: calls above, runs below, and between them what waits."""
+
+    def x(seconds: int) -> int:
+        return LEFT + seconds * SCALE
+
+    high = heights(scenario.waits)
+    lower = max(high, default=0) * STEP
+    lines = [WAITS_Y + lower - height * STEP for height in high]
+    runs_y, axis_y = RUNS_Y + lower, AXIS_Y + lower
+    last = max(start for start, _ in scenario.runs) + scenario.takes
+    end = -(-last // 10) * 10 + 4
+    second = "waits" if scenario.waits else "drops"
+    parts = [
+        text(12, CALLS_Y + 4, "calls", anchor="start", more=SMALL),
+        text(12, WAITS_Y + 4, second, anchor="start", more=SMALL),
+        text(12, runs_y + 4, "runs", anchor="start", more=SMALL),
+        *axis(LEFT, axis_y, end),
+    ]
+    for (start, until), y in zip(scenario.waits, lines, strict=True):
         parts.append(
-            f'<path d="M{x(start):g} {WAITS_Y} {x(until):g} {WAITS_Y}" stroke="{CALL}"'
+            f'<path d="M{x(start)} {y} {x(until)} {y}" stroke="{CALL}"'
             ' stroke-width="2" stroke-dasharray="5 4"/>'
-            f'<path d="M{x(until):g} {WAITS_Y} V{RUNS_Y - 11}" stroke="{CALL}" stroke-width="2"/>'
+            f'<path d="M{x(until)} {y} V{runs_y - 11}" stroke="{CALL}" stroke-width="2"/>'
         )
     for start, calls in scenario.runs:
-        width = scenario.takes * SCALE
+        parts += bar(x(start), runs_y, scenario.takes, calls[-1])
+    for at, name in scenario.named():
+        over = [y for (a, b), y in zip(scenario.waits, lines, strict=True) if a <= at <= b]
+        below = (over[-1] if over else runs_y - 10) - 2
+        if name in scenario.drops:
+            parts.append(cross(x(at), WAITS_Y))
+            below = WAITS_Y - 8
         parts.append(
-            f'<rect x="{x(start):g}" y="{RUNS_Y - 10}" width="{width}" height="20" rx="3" fill="{RUN}"/>'
+            f'<path d="M{x(at)} {CALLS_Y + 10} V{below}" stroke="{FAINT}" stroke-dasharray="1 3"/>'
         )
-        middle = x(start) + width / 2
-        parts.append(text(middle, RUNS_Y + 5, calls[-1], more=' fill="#fff" font-weight="bold"'))
-    for at, name in zip(scenario.calls, "abcdefgh", strict=False):
-        parts.append(
-            f'<path d="M{x(at):g} {CALLS_Y + 10} V{WAITS_Y - 2}" stroke="{FAINT}" stroke-dasharray="1 3"/>'
-        )
-        parts.append(f'<circle cx="{x(at):g}" cy="{CALLS_Y}" r="9" fill="{CALL}"/>')
-        parts.append(text(x(at), CALLS_Y + 5, name, more=' fill="#fff" font-weight="bold"'))
-    return svg(round(x(end)) + 20, 154, scenario.title, parts)
+        parts += circle(x(at), name)
+    return svg(x(end) + 20, axis_y + 32, scenario.title, parts)
+
+
+# -- the same calls under each rule
+
+NAMES: Final = 170  # the width of their column
+ROW: Final = 44
+
+
+def merged(waits: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """When anything waits: dashes over dashes would look like another line."""
+    found: list[tuple[int, int]] = []
+    for start, until in waits:
+        joins = bool(found) and start <= found[-1][1]
+        found.append((found.pop()[0] if joins else start, until))
+    return found
+
+
+def comparison() -> str:
+    """One row for each rule: the runs that it makes of the same calls."""
+
+    def x(seconds: int) -> int:
+        return NAMES + seconds * SCALE
+
+    axis_y = CALLS_Y + len(RULES) * ROW + 34
+    last = max(start + rule.takes for rule in RULES for start, _ in rule.runs)
+    parts = [text(12, CALLS_Y + 4, "calls", anchor="start", more=SMALL)]
+    for at, name in RULES[0].named():
+        line = f"M{x(at)} {CALLS_Y + 10} V{axis_y - 12}"
+        parts.append(f'<path d="{line}" stroke="{FAINT}" stroke-dasharray="1 3"/>')
+        parts += circle(x(at), name)
+    for place, rule in enumerate(RULES):
+        y = CALLS_Y + (place + 1) * ROW
+        parts.append(text(12, y - 1, rule.name, anchor="start", more=' font-weight="bold"'))
+        parts.append(text(12, y + 14, rule.title, anchor="start", more=SMALL))
+        for start, until in merged(rule.waits):
+            line = f"M{x(start)} {y} {x(until)} {y}"
+            parts.append(
+                f'<path d="{line}" stroke="{CALL}" stroke-width="2" stroke-dasharray="5 4"/>'
+            )
+        for start, calls in rule.runs:
+            parts += bar(x(start), y, rule.takes, calls[-1], ' stroke="#fff"')
+        parts += [cross(x(at), y - 18) for at, name in rule.named() if name in rule.drops]
+    parts += axis(NAMES, axis_y, last + 4)
+    return svg(x(last + 4) + 20, axis_y + 32, "What each rule makes of the same five calls", parts)
 
 
 def figures() -> dict[Path, str]:
     """Every file that is drawn, with its text."""
     drawn = {DOCS / "img" / "lifecycle.svg": lifecycle()}
     for scenario in SCENARIOS:
-        drawn[DOCS / "img" / f"debounce-{scenario.name}.svg"] = debounce(scenario)
+        drawn[DOCS / "img" / f"{scenario.name}.svg"] = timing(scenario)
+    drawn[DOCS / "img" / "limit-all.svg"] = comparison()
     page = DOCS / "explanation" / "lifecycle.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, behind = rest.partition(END)

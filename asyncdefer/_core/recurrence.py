@@ -120,23 +120,27 @@ class Cron(Struct, frozen=True):
 
         None if there is none before year 10,000.
         """
-        zone, at, fixed = ZoneInfo(self.tz), moment(time), self._fixed
-        local = _local(at, zone)
-        begin = local
         try:
-            if not fixed:
-                # If clocks are set back soon, times that were before come again.
-                back = local - _local(at + _DAY, zone) + _DAY
-                begin -= max(back, timedelta())
-            best: datetime | None = None
-            for match in CronSim(self._fields, begin):
-                found = [when for when in _instants(match, zone, fixed=fixed) if when > at]
-                best = min([*found, best] if best else found, default=None)
-                if best is not None and match > local:
-                    break
+            found = self._next(moment(time), ZoneInfo(self.tz))
         except (OverflowError, ValueError):  # past the last datetime there is
             return None
-        return None if best is None else _shown(instant(best))
+        return None if found is None else instant(found)
+
+    def _next(self, at: datetime, zone: ZoneInfo) -> datetime | None:
+        fixed, local = self._fixed, _local(at, zone)
+        begin = local
+        if not fixed:
+            # If clocks are set back soon, times that were before come again.
+            back = local - _local(at + _DAY, zone) + _DAY
+            begin -= max(back, timedelta())
+        best: datetime | None = None
+        for match in CronSim(self._fields, begin):
+            for when in _instants(match, zone, fixed=fixed):
+                if when > at and (best is None or when < best):
+                    best = when
+            if best is not None and match > local:
+                break
+        return best
 
 
 Repeat = Cron | Every

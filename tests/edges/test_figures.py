@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 import asyncdefer
-from asyncdefer import Defer, Queue, current
+from asyncdefer import JobDropped, Queue, current
 from asyncdefer.testing import VirtualClock
 
 ROOT = Path(__file__).parents[2]
@@ -41,22 +41,25 @@ def test_every_state_has_its_place() -> None:
         assert event in drawn
 
 
-@pytest.mark.parametrize("scenario", figures.SCENARIOS, ids=lambda scenario: scenario.name)
-async def test_a_picture_of_debounce_is_true(
+PICTURES = [*figures.SCENARIOS, *figures.RULES]
+
+
+@pytest.mark.parametrize("scenario", PICTURES, ids=lambda scenario: scenario.name)
+async def test_a_picture_of_calls_is_true(
     scenario, defer_queue: Queue, defer_clock: VirtualClock
 ) -> None:
-    """The calls of the picture, made on a virtual clock, become its runs."""
+    """The calls of the picture, made on a virtual clock, become its runs, and the rest is dropped."""
     runs: list[tuple[float, str, int]] = []
     begin = defer_clock.monotonic()
 
-    @defer_queue.task(delay=30, defer=Defer(["key"], **scenario.rule))
+    @defer_queue.task(**scenario.options)
     async def job(key: str, name: str) -> str:
         runs.append((round(defer_clock.monotonic() - begin, 3), name, current().calls))
         await asyncdefer.sleep(scenario.takes)
         return name
 
     handles = {}
-    for at, name in zip(scenario.calls, "abcdefgh", strict=False):
+    for at, name in scenario.named():
         await defer_clock.advance(at - (defer_clock.monotonic() - begin))
         handles[name] = await job.enqueue("key", name)
     await defer_clock.run_until_idle()
@@ -64,3 +67,18 @@ async def test_a_picture_of_debounce_is_true(
     assert runs == [(at, calls[-1], len(calls)) for at, calls in scenario.runs]
     for _, calls in scenario.runs:
         assert {await handles[name] for name in calls} == {calls[-1]}
+    for name in scenario.drops:
+        with pytest.raises(JobDropped):
+            await handles[name]
+
+
+@pytest.mark.parametrize("scenario", PICTURES, ids=lambda scenario: scenario.name)
+def test_a_picture_of_calls_is_whole(scenario) -> None:
+    """Each call is in a run or dropped, and each run that its first call waits for has its line."""
+    called = {name: at for at, name in scenario.named()}
+    shown = "".join(calls for _, calls in scenario.runs) + scenario.drops
+    assert sorted(shown) == sorted(called)
+    late = [(called[calls[0]], start) for start, calls in scenario.runs if called[calls[0]] < start]
+    assert [until for _, until in scenario.waits] == [start for _, start in late]
+    for (since, _), (first, _) in zip(scenario.waits, late, strict=True):
+        assert since <= first  # a leading window waits from the call that opened it
