@@ -17,11 +17,12 @@ from typing import ClassVar, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment
 
 CATCH_UP: Final = 100  # missed runs that `missed="all"` catches up on at the most: the latest
+GRACE: Final = 60 * SECOND  # how late a run may be that is else skipped; half a period at the most
 Missed = Literal["once", "all", "skip"]
 
 _ALIASES: Final = {
@@ -48,9 +49,12 @@ class Every(Struct, frozen=True):
     steady: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if duration(self.period, "period") == 0:
+        period = duration(self.period, "period")
+        if period == 0:
             raise ValueError("period must be more than 0")
         _check_missed(self.missed)
+        # So that 60 seconds and a minute are the same schedule.
+        structs.force_setattr(self, "period", timedelta(microseconds=period))
 
     def after(self, time: int, grid: int) -> int | None:
         """The first instant after `time` that is whole periods after `grid`."""
@@ -59,8 +63,7 @@ class Every(Struct, frozen=True):
 
     def explain(self) -> str:
         """The schedule in words."""
-        period = timedelta(microseconds=duration(self.period, "period"))
-        return f"Every {period}"
+        return f"Every {self.period}"
 
 
 class Cron(Struct, frozen=True):
@@ -70,7 +73,8 @@ class Cron(Struct, frozen=True):
     `@daily`, `@weekly`, `@monthly`, `@yearly`; with six fields the first one is the second.
     `tz`: the IANA name of the place. `missed`: what becomes of runs whose time went by while
     the program stood still, or while the run before them went on: `"once"` runs once for all of
-    them, `"all"` runs each (the last hundred at the most), `"skip"` none.
+    them, `"all"` runs each (the last hundred at the most), `"skip"` none: a run that has not
+    started a minute after its time, or half of the time to the next one, is left out.
 
     `ValueError` for an expression that cannot be read or never comes, and for an unknown place.
     """
@@ -187,7 +191,10 @@ def next_turn(rule: Repeat, grid: int, seen: int, now: int) -> Turn | None:
 def _turn(rule: Repeat, eta: int | None, grid: int, first: int | None) -> Turn | None:
     if eta is None:
         return None
-    ends = rule.after(eta, grid) if rule.missed == "skip" else None
+    ends = None
+    if rule.missed == "skip":
+        after = rule.after(eta, grid)
+        ends = eta + (GRACE if after is None else min(GRACE, (after - eta) // 2))
     return Turn(eta, ends, first if first is not None and first < eta else None)
 
 

@@ -361,12 +361,17 @@ class TestMissed:
         assert turn(make("skip"), now=47) == (50, 10)
         assert turn(make("skip"), now=50) == (60, 10)
 
-    def test_skip_counts_as_missed_at_the_next(self, make: Any) -> None:
-        """A run that is to be skipped has until the next one to start."""
+    def test_skip_has_some_patience(self, make: Any) -> None:
+        """A run counts as missed if it has not started a minute after its time."""
         found = next_turn(make("skip"), START, START, START)
-        assert found == Turn(START + 10 * MINUTE, ends=START + 20 * MINUTE)
+        assert found == Turn(START + 10 * MINUTE, ends=START + 11 * MINUTE)
         first = first_turn(make("skip"), START)
         assert first == found
+
+    def test_skip_has_less_patience_for_short_periods(self, make: Any) -> None:
+        """Then it is half of the time to the next one."""
+        first = first_turn(Every(10, "skip"), START)
+        assert first == Turn(START + 10 * SECOND, ends=START + 15 * SECOND)
 
     def test_a_clock_set_back(self, make: Any) -> None:
         """No time comes twice."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from asyncdefer import Handle
+from tests.soak.policies import Rate, Retries
 
 Key = tuple[str, str]  # the task, and the call's key or, without one, its id
 Outcome = tuple[Any, BaseException | None]
@@ -29,12 +30,18 @@ class Kind:
 
     name: str
     rule: Rule
+    function: Any = None
     target: Any = None
     bare: bool = False
     thread: bool = False
     delay: int = 0
     timeout: int | None = None
     expires: int | None = None
+    retry: Retries | None = None
+    rate: Rate | None = None
+    concurrency: int | None = None
+    priority: int = 0
+    fails: bool = False  # nearly always
     paused: bool = False
 
 
@@ -58,6 +65,8 @@ class Call:
     eta: int
     timeout: int | None
     expires: int | None
+    retry: Retries | None
+    priority: int
     mark: int
 
 
@@ -67,16 +76,18 @@ class Burst:
 
     key: Key
     call: Call  # the newest
+    user: str
     args: tuple[int, ...]
     steady: bool
     eta: int
     handles: list[Handle[Any]]
     folded: int = 1
     attempt: int = 0
+    failures: int = 0
     bound: int | None = None
     window: int | None = None
     moved: bool = False  # by reschedule or flush, which max_wait does not bound
-    came: bool = False  # its eta had come; who is due stays due when the clock is set back
+    claim: tuple[int, int] | None = None  # its place in line, once the queue knows that it is due
     begun: int | None = None
     due: datetime | None = None  # its eta as the wall clock had it when it began
     inside: bool = False
@@ -85,6 +96,7 @@ class Burst:
     left_at: int = 0
     cancelled: bool = False
     discarded: bool = False
+    dropped: bool = False  # its rate had no room
     kept: bool = True
     follows: "Burst | None" = None
     seen: list[Outcome] = field(default_factory=list)
@@ -96,6 +108,18 @@ class Burst:
     @property
     def root(self) -> "Burst":
         return self if self.follows is None else self.follows.root
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        """The task and the key of its rate."""
+        rate = self.call.kind.rate
+        return self.call.kind.name, "" if rate is None else rate.key(self.user)
+
+    @property
+    def timed_out(self) -> bool:
+        """Its time was up when its function ended: the clock goes to that time before jobs do."""
+        limit = self.call.timeout
+        return limit is not None and self.left_at >= (self.begun or 0) + limit
 
     def __repr__(self) -> str:
         return f"{self.key} {self.newest.id} (call {self.call.mark})"
