@@ -12,7 +12,8 @@ for what people ask: what goes out this week?
     … 0 now, in a loop with a sleep  nothing: the queue wakes up when one is due
     ZREM, to see who was first       nothing: a call runs once
 
-`queue.jobs` looks at all jobs there are: it is for a page that somebody opens, not for a loop.
+`queue.jobs` looks at all jobs there are: it is for a page that somebody opens, not for a loop. And
+this queue is in memory: what Redis would keep ends with the process.
 """
 
 import asyncio

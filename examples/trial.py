@@ -1,7 +1,8 @@
 """Trials that end by themselves after 14 days, can be made longer, and are over when somebody pays.
 
 There is no table of trials and no nightly search through it: a trial *is* the call that will end
-it, found by its key. It is played on a virtual clock, so that a month is over at once.
+it, found by its key. Like `accounts`, this queue is in memory, and ends with the process. It is
+played on a virtual clock, so that a month is over at once.
 """
 
 import asyncio

@@ -40,6 +40,10 @@ def blocks() -> list[object]:
     ]
 
 
+SHOWN = re.compile(r"\s*```text\n(.*?)```", re.DOTALL)
+"""What a block prints, if that follows it at once."""
+
+
 def has_tests(source: str) -> bool:
     return any(
         isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
@@ -49,7 +53,9 @@ def has_tests(source: str) -> bool:
 
 @pytest.mark.parametrize("example", blocks())
 def test_a_code_block_is_a_whole_program(example: Example, tmp_path: Path) -> None:
-    """Saved in a file it runs to its end; one that has tests is a test file, and they pass."""
+    """Saved in a file it runs to its end and prints what the page says it prints; one that has tests
+    is a test file, and they pass.
+    """
     source = str(example.parsed)
     file = tmp_path / ("test_block.py" if has_tests(source) else "program.py")
     # As many empty lines before it as in the document, so that a traceback shows the line there.
@@ -66,6 +72,9 @@ def test_a_code_block_is_a_whole_program(example: Example, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    shown = SHOWN.match(example.document.text, example.region.end)
+    if shown:
+        assert done.stdout == shown[1]
 
 
 # Laws
@@ -94,7 +103,7 @@ def test_a_script_can_be_run(name: str) -> None:
     assert os.access(ROOT / "scripts" / name, os.X_OK)
 
 
-EVENT = re.compile(r"(?:job|clock|loop|journal|thread|queue)_[a-z]+ed|starved")
+EVENT = re.compile(r"(?:job|clock|loop|journal|thread|queue|schedule)_[a-z]+ed|starved")
 
 
 def events_in_the_code() -> set[str]:

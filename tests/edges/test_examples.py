@@ -124,6 +124,65 @@ def test_a_bot_reminds() -> None:
         assert line in shown, shown
 
 
+def test_a_trial_ends_or_is_paid() -> None:
+    """A trial ends at its time, which a reschedule and a call of its key move and a purchase takes away."""
+    began = time.monotonic()
+    shown = run("examples/trial.py")
+    assert time.monotonic() - began < 10
+    for line in (
+        "01 January  ada begins, until 15 January",
+        "06 January  mary begins anew, until 26 January",
+        "10 January  grace pays, in time: True",
+        "14 January  linus gets another week: True",
+        "15 January  the trial of ada has ended",
+        "22 January  the trial of linus has ended",
+        "26 January  the trial of mary has ended",
+        "26 January  ada asks for a week, too late: False",
+        "'grace': 'customer'",
+    ):
+        assert line in shown, shown
+    assert shown.count("has ended") == 3
+
+
+def test_what_is_due_is_read_by_range() -> None:
+    """A range of etas shows what waits in it, in their order; what was cancelled or moved out is not there."""
+    shown = run("examples/due_by_range.py").splitlines()
+    assert shown == [
+        "Fri 01  this week: acme:7 on Sun 03, core:11 on Mon 04, acme:9 on Tue 05, acme:10 on Thu 07",
+        "Fri 01  this week, to acme: acme:7 on Sun 03, acme:9 on Tue 05, acme:10 on Thu 07",
+        "Fri 01  9 is paid, 7 was put off: core:11 on Mon 04, acme:10 on Thu 07",
+        "Mon 04  to core: invoice 11 is due",
+        "Wed 06  the week from here: acme:10 on Thu 07, acme:7 on Sun 10",
+        "Thu 07  to acme: invoice 10 is due",
+        "Sun 10  to acme: invoice 7 is due",
+        "Wed 13  to bolt: invoice 8 is due",
+        "Wed 13  and now: nothing",
+    ]
+
+
+def test_an_api_is_asked_politely() -> None:
+    """Starts are spaced, a 429 is waited for as long as it says, a 503 is tried again, a 404 is not."""
+    shown = run("examples/api_client.py")
+    asked = re.findall(r"^([\d.]+) s  /parts/(\d)  attempt (\d): (\d+)$", shown, re.MULTILINE)
+    answers = {
+        part: [status for _, other, _, status in asked if other == part] for part in "1234567"
+    }
+    assert answers == {
+        "1": ["200"],
+        "2": ["503", "503", "200"],
+        "3": ["200"],
+        "4": ["429", "200"],
+        "5": ["503", "200"],
+        "6": ["200"],
+        "7": ["404"],
+    }
+    starts = sorted(float(at) for at, *_ in asked)
+    assert all(at >= 0.1 * place - 0.01 for place, at in enumerate(starts))  # ten in a second
+    first, second = (float(at) for at, part, *_ in asked if part == "4")
+    assert second - first > 1 - 0.02
+    assert shown.endswith("\nbolt, nut, gear, belt, cam, rod, there is no /parts/7\n")
+
+
 def test_a_month_takes_no_time() -> None:
     """The test in the examples passes, with the fixtures of the library and nothing else."""
     began = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Any, Final
 from asyncdefer import Handle, QueueClosed
 from asyncdefer._core.instant import moment
 from tests.soak.jobs import MARK, Jobs
+from tests.soak.policies import some_retries
 from tests.soak.records import Burst, Call, Kind, Outcome
 
 CALLS: Final = 250  # of one session; jobs that call would go on for ever
@@ -44,7 +45,7 @@ class Callers(Jobs):
         options: dict[str, Any] = {}
         call = Call(
             kind, user, kind.rule.shown(user), n, True, self.clock.steady() + kind.delay,
-            kind.timeout, kind.expires, self.mark,
+            kind.timeout, kind.expires, kind.retry, kind.priority, self.mark,
         )  # fmt: skip
         if self.chance(0.5):
             span = self.span(0, 1, 3, 10, 30)
@@ -54,13 +55,19 @@ class Callers(Jobs):
             call.steady, call.eta = False, self.clock.wall() + self.span(-5, 0, 2, 7, 20)
             given["eta"] = moment(call.eta)
         if self.chance(0.15):
-            call.key = given["key"] = f"x{user}"
+            call.key = given["key"] = random.choice(("x", f"x{user}"))
         if self.chance(0.2):
             call.timeout = self.span(2, 4)
             options["timeout"] = timedelta(microseconds=call.timeout)
         if self.chance(0.2):
             call.expires = self.span(1, 6)
             options["expires"] = timedelta(microseconds=call.expires)
+        if self.chance(0.2):
+            call.retry = some_retries(random) if self.chance(0.8) else None
+            options["retry"] = call.retry and call.retry.given()
+        if self.chance(0.2):
+            call.priority = self.span(0, 1, 5, 20)
+            options["priority"] = timedelta(microseconds=call.priority)
         args = (user,) if n == () else (user, n)
         try:
             handle = await self.hand_over(kind, args, given, options)

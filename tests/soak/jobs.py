@@ -14,9 +14,10 @@ from typing import Any, Final
 import asyncdefer
 from asyncdefer import Defer, GiveUp, Queue, Snooze
 from asyncdefer._core.instant import SECOND, moment
-from asyncdefer.testing import VirtualClock
 from tests.soak.model import Model
+from tests.soak.policies import some_rate, some_retries
 from tests.soak.records import Burst, Kind, Rule, shown_by_all, shown_by_name
+from tests.soak.seams import RestingClock
 
 GUARD: Final = 5  # real seconds after which a waiter hangs
 MARK: ContextVar[int] = ContextVar("mark", default=0)
@@ -30,6 +31,10 @@ def by_user(user: str, n: tuple[int, ...] = ()) -> str:
     return user
 
 
+ERRORS: Final[tuple[type[BaseException], ...]] = (
+    ZeroDivisionError, ZeroDivisionError, ConnectionError, TimeoutError, SystemExit,
+    asyncio.CancelledError, StopIteration, GiveUp,
+)  # fmt: skip
 KEY: Final = ["user"]
 NO_RULE: Final = Rule(None, lambda user: None)
 RULES: Final = {
@@ -81,7 +86,7 @@ class Jobs(ABC):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.clock = VirtualClock()
+        self.clock = RestingClock()
         self.trace: list[tuple[object, ...]] = []
         self.concurrency = self.random.choice((1, 2, 3, 10))
         self.keeps = self.chance(0.7)
@@ -132,26 +137,43 @@ class Jobs(ABC):
         kind = Kind(f"{name} {number}", RULES[name], thread=thread, bare=self.chance(0.3))
 
         async def job(user: str, n: tuple[int, ...] = ()) -> object:
-            return await self.job(kind, n)
+            return await self.job(kind, user, n)
 
         def plain(user: str, n: tuple[int, ...] = ()) -> object:
-            return self.plain(kind, n)
+            return self.plain(kind, user, n)
 
-        function: Any = plain if thread else job
-        if kind.bare:
-            kind.target = function
-            return kind
         choose = self.random.choice
+        kind.fails = self.chance(0.2)
+        kind.function = kind.target = plain if thread else job
+        if kind.bare:
+            return kind
         kind.delay = choose((0, 5 * SECOND))
         kind.timeout = choose((None, None, 6 * SECOND))
         kind.expires = choose((None, None, 20 * SECOND))
         spans = {"delay": kind.delay, "timeout": kind.timeout, "expires": kind.expires}
         options: Any = {name: timedelta(microseconds=span) for name, span in spans.items() if span}
-        kind.target = self.queue.task(kind.name, defer=kind.rule.defer, **options)(function)
+        options |= self.policies(kind)
+        kind.target = self.queue.task(kind.name, defer=kind.rule.defer, **options)(kind.function)
         return kind
 
-    async def job(self, kind: Kind, n: tuple[int, ...]) -> object:
-        burst = self.model.enter(kind, asyncdefer.current(), n, MARK.get())
+    def policies(self, kind: Kind) -> dict[str, Any]:
+        """What its decorator says of attempts, rates, slots and head starts."""
+        options: dict[str, Any] = {}
+        if self.chance(0.4):
+            kind.retry = some_retries(self.random)
+            options["retry"] = kind.retry.given()
+        if self.chance(0.3):
+            kind.rate = some_rate(self.random, (None, KEY, by_user))
+            options["rate_limit"] = kind.rate.given()
+        if self.chance(0.3):
+            options["concurrency"] = kind.concurrency = self.random.choice((1, 1, 2, 3))
+        if self.chance(0.3):
+            kind.priority = self.span(0, 2, 10)
+            options["priority"] = timedelta(microseconds=kind.priority)
+        return options
+
+    async def job(self, kind: Kind, user: str, n: tuple[int, ...]) -> object:
+        burst = self.model.enter(kind, asyncdefer.current(), (user, n), MARK.get())
         self.note("run", kind.name, n)
         if burst is None:
             return None
@@ -165,15 +187,15 @@ class Jobs(ABC):
         self.model.leave(burst, (value, None))
         return value
 
-    def plain(self, kind: Kind, n: tuple[int, ...]) -> object:
-        burst = self.model.enter(kind, asyncdefer.current(), n, MARK.get())
+    def plain(self, kind: Kind, user: str, n: tuple[int, ...]) -> object:
+        burst = self.model.enter(kind, asyncdefer.current(), (user, n), MARK.get())
         self.note("run in a thread", kind.name, n)
         if burst is None:
             return None
         if self.chance(0.3):
             self.park()
         try:
-            value = self.ending(None)
+            value = self.ending(burst, snoozes=False)
         except BaseException as error:
             self.model.leave(burst, (None, error))
             raise
@@ -238,15 +260,12 @@ class Jobs(ABC):
             else:
                 await handle
 
-    def ending(self, burst: Burst | None) -> object:
-        """How a job ends; only one in the loop may snooze here."""
-        if self.chance(0.6):
+    def ending(self, burst: Burst, *, snoozes: bool = True) -> object:
+        """How a job ends."""
+        if self.chance(0.1 if burst.call.kind.fails else 0.6):
             return object()
-        if burst is not None and burst.attempt < 4 and self.chance(0.5):
+        if snoozes and burst.attempt < 4 and self.chance(0.5):
             if self.chance(0.7):
                 raise Snooze(timedelta(microseconds=self.span(0, 1, 10)))
             raise Snooze(eta=moment(self.clock.wall() + self.span(-2, 1, 10)))
-        error = self.random.choice(
-            (ZeroDivisionError, SystemExit, asyncio.CancelledError, StopIteration, GiveUp)
-        )
-        raise error("on purpose")
+        raise self.random.choice(ERRORS)("on purpose")

@@ -4,38 +4,39 @@ It knows the contract and none of the library's structures. Who starts next and 
 predicted; it is judged when it is seen.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from asyncdefer import (
-    Handle,
-    JobCancelled,
-    JobDropped,
-    JobExpired,
-    JobFailed,
-    Queue,
-    QueueClosed,
-    Snooze,
-    State,
-)
-from asyncdefer._core.instant import SECOND, moment
+from asyncdefer import Handle, Queue, Snooze, State
+from asyncdefer._core.instant import SECOND, instant, moment
 from asyncdefer.testing import VirtualClock
+from tests.soak.gates import Gates, expired
 from tests.soak.records import Burst, Call, Key, Kind, Outcome
+from tests.soak.verdict import runs_again
 
 
 class Model:
     """All bursts of one session of a queue, from its start to its close."""
 
     def __init__(
-        self, queue: Queue, clock: VirtualClock, *, concurrency: int, keeps: bool, paused: bool
+        self,
+        queue: Queue,
+        clock: VirtualClock,
+        kinds: Iterable[Kind],
+        *,
+        concurrency: int,
+        keeps: bool,
+        paused: bool,
     ) -> None:
         self.queue = queue
         self.clock = clock
+        self.kinds = {kind.function: kind for kind in kinds}
         self.concurrency = concurrency
         self.waiting: dict[Key, Burst] = {}
         self.running: dict[Key, Burst] = {}
+        self.gates = Gates(self.running)
         self.windows: dict[Key, int] = {}
         self.bursts: list[Burst] = []
         self.accepted = 0
@@ -74,7 +75,7 @@ class Model:
         steady, eta = call.steady, call.eta
         old = self.waiting.get(key)
         if old is None:
-            old = Burst(key, call, call.n, steady, eta, [handle], kept=self.keeps)
+            old = Burst(key, call, call.user, call.n, steady, eta, [handle], kept=self.keeps)
             wanted = eta if steady else eta - self.ahead
             opened = self._window_is_open(key, now)
             if rule.leading and not opened and wanted > now:
@@ -82,22 +83,25 @@ class Model:
             else:
                 old.bound = first
                 self._bounded(old)
+            self._line_up(old)
             self.bursts.append(old)
             self.waiting[key] = old
             self.windows.pop(key, None)
             return old
         self.replaced += 1
-        replaced = old.newest
+        replaced, lane = old.newest, old.lane
         old.handles.append(handle)
         old.call = call
         old.folded += 1
-        old.attempt = 0
+        old.attempt = old.failures = 0
+        old.user = old.user if rule.keep == "first" else call.user
         old.args = {"last": call.n, "first": old.args, "merge": old.args + call.n}[rule.keep]
         if old.window is None:
             old.steady, old.eta = steady, eta
-            old.moved = old.came = False
+            old.moved = False
         old.bound = first if old.bound is None else old.bound
         self._bounded(old)
+        self._line_up(old, old.claim if old.lane == lane else None)
         self.demand(replaced.replaced, "a replaced call does not say so:", old)
         return old
 
@@ -107,18 +111,28 @@ class Model:
             if eta > burst.bound:
                 burst.steady, burst.eta = True, burst.bound
 
-    def clock_was_read(self, before: int, ahead: int, due: Container[Any]) -> None:
-        """The queue compared its clocks; if the wall clock was set back, bounds did not follow.
+    def _line_up(self, burst: Burst, had: tuple[int, int] | None = None) -> None:
+        """If it is due it stands in line, with the claim it `had` or else one of its own.
 
-        `due`: the keys of which it knew already that they are due, which they stay.
+        Who stands there stays due when the clock is set back, and a newer call takes the place.
         """
-        if before - ahead <= SECOND:
-            return
+        eta = burst.eta if burst.steady else burst.eta - self.ahead
+        own = (eta - burst.call.priority, int(burst.newest.id))
+        burst.claim = (had or own) if eta <= self.clock.steady() else None
+
+    def clock_was_read(self, before: int, ahead: int) -> None:
+        """The queue looked at its clocks, and at who is due by now.
+
+        If the wall clock was set back, the bounds of bursts did not follow.
+        """
         for burst in self.waiting.values():
+            if burst.claim is not None:
+                continue
             etas = burst.eta - before, burst.eta - ahead
-            waits = not burst.steady and burst.handles[0]._call.key not in due
-            if waits and burst.bound is not None and etas[0] <= burst.bound < etas[1]:
-                burst.steady, burst.eta = True, burst.bound
+            if before - ahead > SECOND and not burst.steady and burst.bound is not None:
+                if etas[0] <= burst.bound < etas[1]:
+                    burst.steady, burst.eta = True, burst.bound
+            self._line_up(burst)
 
     def _window_is_open(self, key: Key, now: int) -> bool:
         until = self.windows.get(key)
@@ -129,7 +143,8 @@ class Model:
         burst = burst.root
         if self.waiting.get(burst.key) is not burst:
             return False
-        burst.steady, burst.eta, burst.moved, burst.came = steady, eta, True, False
+        burst.steady, burst.eta, burst.moved = steady, eta, True
+        self._line_up(burst, burst.claim)
         return True
 
     def cancel(self, burst: Burst) -> bool:
@@ -137,7 +152,7 @@ class Model:
         burst = burst.root
         if self.waiting.get(burst.key) is burst:
             burst.cancelled = True
-            self._end(burst)
+            del self.waiting[burst.key]
         elif self.running.get(burst.key) is burst:
             burst.cancelled = True
         else:
@@ -151,7 +166,7 @@ class Model:
             return None
         if self.waiting.get(burst.key) is burst:
             burst.discarded = True
-            self._end(burst)
+            del self.waiting[burst.key]
             return True
         known, burst.kept = burst.kept, False
         return known
@@ -162,8 +177,10 @@ class Model:
         burst.kept = False
         call = replace(burst.call, mark=mark)
         again = Burst(
-            burst.key, call, burst.args, True, self.clock.steady(), [handle], burst.folded
-        )
+            burst.key, call, burst.user, burst.args, True, self.clock.steady(), [handle],
+            burst.folded,
+        )  # fmt: skip
+        self._line_up(again)
         self.bursts.append(again)
         self.waiting[again.key] = again
         self.windows.pop(again.key, None)
@@ -191,41 +208,55 @@ class Model:
 
     # -- what jobs see
 
-    def begin(self, burst: Burst) -> None:
-        """A run has begun: the burst waits no more."""
-        self._settle_left()
+    def begin(self, function: Callable[..., Any], key: str) -> None:
+        """A run has been started: the burst waits no more."""
+        name = (self.kinds[function].name, key)
+        burst = self.waiting.get(name)
+        if burst is None:
+            self.wrong(f"a run of {name}, which does not wait")
+            return
+        self._judge_start(burst)
         now = self.clock.steady()
-        time = now if burst.steady else self.clock.wall()
-        self.demand(not self.over, "it runs after the close:", burst)
-        self.demand(self.waiting.get(burst.key) is burst, "it runs and did not wait:", burst)
-        self.demand(burst.key not in self.running, "two runs of a key overlap:", burst)
-        self.demand(time >= burst.eta or burst.came, "early by", burst.eta - time, "µs:", burst)
-        ends = burst.call.expires
-        self.demand(ends is None or time < burst.eta + ends, "it runs and had expired:", burst)
-        self.demand(not self.paused and not burst.call.kind.paused, "it runs in a pause:", burst)
-        self.waiting.pop(burst.key, None)
+        del self.waiting[burst.key]
         self.running[burst.key] = burst
-        self.demand(len(self.running) <= self.concurrency, "too many run:", len(self.running))
+        self.gates.started(burst, now)
         burst.begun = now
         burst.due = self._shown_eta(burst)
         burst.attempt += 1
-        burst.left = None
+        burst.left = burst.claim = None
+        burst.interrupted = False
         if burst.window is not None and burst.window > now:
             self.windows[burst.key] = burst.window
 
-    def enter(self, kind: Kind, run: Any, n: tuple[int, ...], mark: int) -> Burst | None:
+    def _judge_start(self, burst: Burst) -> None:
+        now, wall, kind = self.clock.steady(), self.clock.wall(), burst.call.kind
+        early = burst.eta - (now if burst.steady else wall)
+        self.demand(not self.over, "it runs after the close:", burst)
+        self.demand(burst.key not in self.running, "two runs of a key overlap:", burst)
+        self.demand(early <= 0 or burst.claim is not None, "early by", early, "µs:", burst)
+        self.demand(not expired(burst, now, wall), "it runs and had expired:", burst)
+        self.demand(not self.paused and not kind.paused, "it runs in a pause:", burst)
+        self.demand(len(self.running) < self.concurrency, "too many run:", burst)
+        self.demand(not self.gates.shut(burst), "too many of its task run:", burst)
+        soon = self.gates.opens(burst) - now
+        self.demand(soon <= 0, "sooner than its rate by", soon, "µs:", burst)
+        first = self.gates.first(self.waiting.values(), now, wall)
+        if first is not None and first.claim is not None and burst.claim is not None:
+            overtakes = first.claim < burst.claim
+            self.demand(not overtakes, "it started before its turn:", burst, "before", first)
+
+    def enter(
+        self, kind: Kind, run: Any, args: tuple[str, tuple[int, ...]], mark: int
+    ) -> Burst | None:
         """The first line of a job's function."""
-        self._settle_left()
         key = (kind.name, run.key or run.id)
         burst = self.running.get(key)
-        if burst is None or burst.inside:
-            burst = self.waiting.get(key)
-            if burst is None:
-                self.wrong(f"a run of {key} {run.id}, which does not wait")
-                return None
-            self.begin(burst)
-        expected = (burst.newest.id, burst.args, burst.folded, burst.attempt, burst.call.mark)
-        seen = (run.id, n, run.calls, run.attempt, mark)
+        if burst is None or burst.inside or burst.left is not None:
+            self.wrong(f"a run of {key} {run.id}, which was not started")
+            return None
+        mine = (burst.user, burst.args)
+        expected = (burst.newest.id, mine, burst.folded, burst.attempt, burst.call.mark)
+        seen = (run.id, args, run.calls, run.attempt, mark)
         self.demand(seen == expected, f"{burst} ran as {seen}, not as {expected}")
         self.demand(run.eta == burst.due, "its run has the eta", run.eta, "not", burst.due, burst)
         self.demand(run.lateness >= 0, "its run has the lateness", run.lateness, burst)
@@ -236,22 +267,21 @@ class Model:
         """The last line of it. In a thread the run ends a little later."""
         burst.inside = False
         burst.left, burst.left_at = outcome, self.clock.steady()
-        if burst.call.kind.thread:
+
+    def end(self, function: Callable[..., Any], key: str) -> None:
+        """A run has ended: with an outcome, or its job waits again, or it gave way."""
+        burst = self.running.pop((self.kinds[function].name, key), None)
+        if burst is None:
+            self.wrong(f"the end of a run of {key}, which was not started")
             return
-        if isinstance(outcome[1], Snooze) and not self._stopped(burst):
-            self._snooze(burst, outcome[1])
-        else:
-            self._end(burst)
-
-    def _stopped(self, burst: Burst) -> bool:
-        return burst.cancelled or burst.interrupted or self._timed_out(burst, 1)
-
-    def _timed_out(self, burst: Burst, more: int = 0) -> bool:
-        limit = burst.call.timeout
-        return limit is not None and burst.left_at >= (burst.begun or 0) + limit + more
-
-    def _snooze(self, burst: Burst, signal: Snooze) -> None:
-        del self.running[burst.key]
+        if burst.left is None:
+            told = burst.cancelled or self.closing
+            self.demand(told, "its run was lost:", burst)
+        again, ended = runs_again(burst), burst.newest.state.ended
+        right = (again is None) == ended or (self.closing and ended)
+        self.demand(right, "it runs again, or should:", burst, burst.newest.state, burst.left)
+        if again is None or ended:
+            return
         if burst.key in self.waiting:
             self._look_at(self.waiting[burst.key])  # it may have expired
         newer = self.waiting.get(burst.key)
@@ -259,32 +289,31 @@ class Model:
             self.replaced += 1
             burst.follows = newer
             return
-        burst.steady = signal.eta is None
-        burst.eta = signal.eta or self.clock.steady() + (signal.delay or 0)
+        if isinstance(again, Snooze):
+            burst.steady = again.eta is None
+            burst.eta = again.eta or self.clock.steady() + (again.delay or 0)
+        else:
+            self._retry(burst, again)
         burst.bound = burst.window = burst.begun = None
-        burst.moved = burst.came = False
+        burst.moved = False
         self.windows.pop(burst.key, None)
         self.waiting[burst.key] = burst
 
-    def _end(self, burst: Burst) -> None:
-        """It waits and runs no more."""
-        for place in (self.waiting, self.running):
-            if place.get(burst.key) is burst:
-                del place[burst.key]
-
-    def _settle_left(self) -> None:
-        """Runs whose function has ended in a thread, and those that never came to it."""
-        for burst in tuple(self.running.values()):
-            if not burst.inside and burst.newest.state.ended:
-                stopped = burst.cancelled or self.closing
-                self.demand(burst.left is not None or stopped, "its run was lost:", burst)
-                self._end(burst)
+    def _retry(self, burst: Burst, failures: int) -> None:
+        """It waits on the steady clock, as long as its rule says, from the end of the run."""
+        retry = burst.call.retry
+        assert retry is not None
+        least, most = retry.waits(failures)
+        wait = instant(burst.newest.eta) - self.clock.wall()
+        right = least <= wait <= most
+        self.demand(right, f"it waits for {wait} and not {least} to {most} µs:", burst)
+        burst.failures = failures
+        burst.steady, burst.eta = True, self.clock.steady() + wait
 
     # -- what the library shows
 
     def observe(self) -> None:
         """Compare what waits and runs with what the handles say."""
-        self._settle_left()
         for burst in tuple(self.waiting.values()):
             self._look_at(burst)
         stats = self.queue.stats()
@@ -296,74 +325,45 @@ class Model:
         return moment(burst.eta + (self.ahead if burst.steady else 0))
 
     def _look_at(self, burst: Burst) -> None:
-        state = burst.newest.state
-        if state is State.RUNNING:
-            self.begin(burst)
-        elif state is State.EXPIRED:
-            time = self.clock.steady() if burst.steady else self.clock.wall()
-            ends = burst.call.expires
-            due = ends is not None and time >= burst.eta + ends
-            self.demand(due, "it expired too early:", burst)
-            self._end(burst)
-        elif state is State.DROPPED and self.closing:
-            self._end(burst)
-        elif state is not State.SCHEDULED:
-            self.wrong(f"{burst} waits and is {state}")
-            self._end(burst)
-        else:
+        now, wall, state = self.clock.steady(), self.clock.wall(), burst.newest.state
+        if state is State.SCHEDULED:
             right = burst.newest.eta == self._shown_eta(burst)
             self.demand(right, "it shows the eta", burst.newest.eta, burst)
-            time = self.clock.steady() if burst.steady else self.clock.wall()
-            burst.came = burst.came or time >= burst.eta
-
-    def at_rest(self) -> None:
-        """Nothing that may start still waits."""
-        if self.paused or self.closing or len(self.running) >= self.concurrency:
             return
+        if state is State.EXPIRED:
+            self.demand(expired(burst, now, wall), "it expired too early:", burst)
+        elif state is State.DROPPED and not self.closing:
+            burst.dropped = True
+            self.demand(self._may_drop(burst, now), "it was dropped for no reason:", burst)
+        elif state is not State.DROPPED:
+            self.wrong(f"{burst} waits and is {state}")
+        del self.waiting[burst.key]
+
+    def _may_drop(self, burst: Burst, now: int) -> bool:
+        rate = burst.call.kind.rate
+        drops = rate is not None and rate.drop and not burst.attempt and burst.claim is not None
+        return drops and self.gates.opens(burst) > now
+
+    def at_rest(self, until: int = 0) -> None:
+        """Nothing that may start still waits, and the clock stops, `until`, when the next one may."""
+        if self.closing:
+            return
+        now, wall = self.clock.steady(), self.clock.wall()
+        room = not self.paused and len(self.running) < self.concurrency
         for burst in self.waiting.values():
-            due = (self.clock.steady() if burst.steady else self.clock.wall()) >= burst.eta
-            late = burst.bound is not None and self.clock.steady() >= burst.bound
-            free = not burst.call.kind.paused and burst.key not in self.running
-            self.demand(not (free and due), "it is due and does not start:", burst)
-            self.demand(not (free and late) or burst.moved, "it is past its max_wait:", burst)
+            self.demand(not expired(burst, now, wall), "it has expired and waits:", burst)
+            if not room or self.gates.shut(burst):
+                continue
+            late = burst.bound is not None and now >= burst.bound
+            self.demand(not late or burst.moved, "it is past its max_wait:", burst)
+            when = self._opens(burst)
+            self.demand(when > now, "it is due and does not start:", burst)
+            self.demand(until <= when, "nobody will come in time to:", burst)
 
-    def judge(self, burst: Burst) -> str | None:
-        """What is wrong with the one outcome of a burst; None if nothing is."""
-        burst = burst.root
-        values = burst.seen
-        value, error = values[0]
-        if any(other[0] is not value or other[1] is not error for other in values):
-            return f"the outcomes differ: {values}"
-        if not self._may_end(burst, burst.newest.state, value, error):
-            return f"it is {burst.newest.state} with {value} {error!r}; it left {burst.left}"
-        return None
-
-    def _may_end(self, burst: Burst, state: State, value: Any, error: BaseException | None) -> bool:
-        left, thread = burst.left, burst.call.kind.thread
-        natural = left is not None and _is(left, value, error)
-        untouched = not (burst.cancelled or burst.interrupted or self._timed_out(burst, 1))
-        match state:
-            case State.SUCCEEDED:
-                return natural and error is None and (untouched or (thread and self.closing))
-            case State.FAILED:
-                late = type(error) is TimeoutError and self._timed_out(burst)
-                return late or (natural and error is not None and untouched)
-            case State.CANCELLED:
-                return type(error) is JobCancelled and burst.cancelled
-            case State.EXPIRED:
-                return type(error) is JobExpired and burst.begun is None
-            case State.DROPPED if burst.discarded:
-                return type(error) is JobDropped and burst.begun is None
-            case State.DROPPED:
-                own = left is None or burst.interrupted or thread or isinstance(left[1], Snooze)
-                return type(error) is QueueClosed and self.closing and own
-            case _:
-                return False
-
-
-def _is(left: Outcome, value: Any, error: BaseException | None) -> bool:
-    """The outcome of a function as its waiters should get it."""
-    if left[1] is None or error is None:
-        return left[0] is value and left[1] is error
-    causes = (left[1], left[1].__cause__)
-    return error is left[1] or (type(error) is JobFailed and error.__cause__ in causes)
+    def _opens(self, burst: Burst) -> int:
+        """When it may start, or will be dropped, if nothing else happens."""
+        due = 0 if burst.claim is not None else burst.eta - (0 if burst.steady else self.ahead)
+        rate = burst.call.kind.rate
+        if rate is not None and rate.drop and not burst.attempt:
+            return due
+        return max(due, self.gates.opens(burst))

@@ -5,6 +5,7 @@ Spans are microseconds. A schedule (`repeat`) would be a policy of this kind: wh
 is after a run that began and ended then.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
@@ -31,12 +32,15 @@ class Retries:
 
     def given(self) -> Retry:
         share = self.share
+        jitter: bool | Callable[[], float] = share is None
+        if share is not None and share != 1:
+            jitter = lambda: share
         return Retry(
             self.attempts,
             delay=timedelta(microseconds=self.delay),
             factor=self.factor,
             max_delay=timedelta(microseconds=self.most),
-            jitter=share is None or (share != 1 and (lambda: share)),
+            jitter=jitter,
             on=self.on,
             unless=self.unless,
         )

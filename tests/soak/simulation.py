@@ -10,6 +10,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import random
 import sys
 from functools import partial
 from time import monotonic
@@ -21,6 +22,8 @@ from asyncdefer.testing import check_conservation
 from tests.soak.callers import Callers
 from tests.soak.jobs import Lockstep
 from tests.soak.model import Model
+from tests.soak.seams import look_into
+from tests.soak.verdict import judge
 
 GUARD: Final = 5  # real seconds after which a waiter hangs
 Trace = list[tuple[object, ...]]
@@ -34,6 +37,7 @@ class Simulation(Callers):
     """One seed."""
 
     async def run(self) -> Trace:
+        random.seed(self.seed)  # the source of the library's own jitter
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(lambda _, context: self.model.wrong(f"{context}"))
         try:
@@ -52,19 +56,13 @@ class Simulation(Callers):
         self.model = Model(
             self.queue,
             self.clock,
+            self.kinds,
             concurrency=self.concurrency,
             keeps=self.keeps,
             paused=None in paused,
         )
-        watch = scheduler._watch
-
-        def watched(steady: int, wall: int) -> None:
-            before = scheduler._highest
-            watch(steady, wall)
-            due = scheduler.agenda.lanes.standing
-            self.model.clock_was_read(before, wall - steady, due)
-
-        scheduler._watch = watched
+        look_into(scheduler, self.model)
+        self.clock.rested = self.rest
         self.waiters, self.helpers = [], []
         for _ in range(self.random.choice((0, 10, 60, 150))):
             await self.step()
@@ -94,8 +92,12 @@ class Simulation(Callers):
     async def pass_time(self, span: int) -> None:
         await self.clock.advance(span / SECOND)
         self.note("time")
+        self.rest()
+
+    def rest(self, until: int = 0) -> None:
+        """All that can happen at a time has happened; the clock goes on to the next."""
         self.model.observe()
-        self.model.at_rest()
+        self.model.at_rest(until)
 
     async def disturb(self, model: Model, turns: int) -> None:
         """Something that happens while the driver is elsewhere."""
@@ -123,8 +125,7 @@ class Simulation(Callers):
         self.resume_all()
         await self.clock.run_until_idle()
         self.note("idle")
-        self.model.observe()
-        self.model.at_rest()
+        self.rest()
         left = any(not burst.call.kind.paused for burst in self.model.waiting.values())
         stuck = any(run.awaits for run in self.queue._scheduler.runs.values())  # type: ignore[union-attr]
         self.model.demand(
@@ -190,7 +191,7 @@ class Simulation(Callers):
         for burst in model.bursts:
             if burst.follows is None and burst.seen:
                 states[burst.newest.state] = states.get(burst.newest.state, 0) + 1
-                if (wrong := model.judge(burst)) is not None:
+                if (wrong := judge(burst, closing=model.closing)) is not None:
                     model.wrong(f"{burst}: {wrong}")
                 self.note("ended", burst.newest.id, burst.newest.state, len(burst.seen))
         stats = self.queue.stats()
