@@ -26,14 +26,14 @@ from asyncdefer._core.options import Options
 from asyncdefer._core.recurrence import Repeat, Turn, first_turn
 from asyncdefer._core.rules import follows, is_missed
 from asyncdefer._handle import Handle
+from asyncdefer._jobs import Jobs
 from asyncdefer._log import INFO
-from asyncdefer._loop import Loop
 from asyncdefer._task import Task
 
 KEY: Final = "@repeat"  # of the schedule that stands on a decorator
 
 
-class Recurring(Loop):
+class Recurring(Jobs):
     """The beginning, the next run and the end of a schedule."""
 
     def begin(self, task: Task[..., Any]) -> None:

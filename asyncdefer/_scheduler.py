@@ -30,12 +30,12 @@ from asyncdefer._core.job import (
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options, checked_key
 from asyncdefer._handle import Handle
+from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
-from asyncdefer._recurring import Recurring
+from asyncdefer._loop import Loop
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
 
-_LINES: Final = 1_000  # lines looked at in a turn
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
@@ -70,7 +70,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-class Scheduler(Recurring):
+class Scheduler(Loop):
     """The loop, and the doors to it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -80,6 +80,7 @@ class Scheduler(Recurring):
         tells = getattr(self.loop, "_thread_id", None) == get_ident()
         self._door: Any = self.loop if tells else _Asked(self.loop)
         _started.add(self)
+        self.clock.attach(self)
 
     def shut_door(self) -> None:
         """Let no more calls in by the short way; the long one tells why."""
@@ -325,7 +326,7 @@ class Scheduler(Recurring):
             self.agenda.remove(key)
             if call.calls:
                 self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
-            if at % _LINES == _LINES - 1:
+            if at % LINES == LINES - 1:
                 await _undisturbed(asyncio.sleep(0))
         self._settle_joiners()
         self._threads.close()

@@ -193,6 +193,18 @@ def test_a_month_takes_no_time() -> None:
     assert re.search(r"^4 passed", shown, re.MULTILINE), shown
 
 
+def test_nightly_batch() -> None:
+    """Three places, three midnights; a bad night is tried again; a schedule that was cancelled ends."""
+    assert run("examples/nightly_batch.py").splitlines() == [
+        "Oslo: At 00:00 every day (Europe/Oslo), first at Sun 23:00 UTC",
+        "New York: At 00:00 every day (America/New_York), first at Sun 04:00 UTC",
+        "Tokyo: At 00:00 every day (Asia/Tokyo), first at Sun 15:00 UTC",
+        "Oslo is closed",
+        "21 nights, 1 of them not at the first attempt",
+        "2 shops left",
+    ]
+
+
 def test_fastapi_serves_itself() -> None:
     """As a script, the application answers real requests and ends."""
     shown = run("examples/fastapi_app.py")
