@@ -145,7 +145,7 @@ class Jobs(ABC):
         if told:
             self._tell(DEBUG, "job_started", call, attempt=run.attempt, seconds=seconds(late))
         task: Any = call.task
-        timeout = (task.declared if more.options is None else call.options).timeout
+        timeout = call.option("timeout")
         if timeout:
             run.timer = self.clock.call_at(steady + timeout, partial(self._stop, run, Event.FAIL))
         # Not loop.create_task: a task factory of the program (an eager one, say) has no say here.
@@ -235,7 +235,7 @@ class Jobs(ABC):
             state = FROM_RUNNING[verdict.event]
             eta, attempt, started = run.due, run.attempt, run.started
         more = call.more
-        ttl = (call.task.declared if more.options is None else call.options).result_ttl
+        ttl = call.option("result_ttl")
         if ttl is UNSET:
             ttl = self._result_ttl
         until = FAR if ttl is None else now + ttl

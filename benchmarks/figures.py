@@ -164,6 +164,15 @@ WORKLOADS = {
     "round_trips": Workload(
         "round_trips.py", ("floor", "ours", "ours_task"), n=20_000, quick_n=5_000
     ),
+    "limited_jobs": Workload("limited_jobs.py", ("floor", "ours"), n=100_000, quick_n=20_000),
+    "cron_jobs": Workload(
+        "cron_jobs.py",
+        ("floor", "ours", "ours_paris"),
+        n=10_000,
+        quick_n=2_000,
+        peers={"apscheduler": 10_000},
+        rounds=0.6,
+    ),
     "lateness": Workload(
         "lateness.py",
         ("floor", "ours", "ours_eta"),
@@ -229,6 +238,10 @@ ROWS = (
     _rate("the same, concurrency 100, a registered task", "due_jobs", 0.7, 1.2, "ours_task"),
     _rate("{n} jobs one at a time, each awaited", "round_trips"),
     _rate("the same, a registered task", "round_trips", side="ours_task"),
+    _rate("{n} jobs through a rate limit of 1,000 keys", "limited_jobs"),
+    Row("begin {n} cron schedules", "cron_jobs", "begin_rate", "/s", more_is_better=True),
+    _rate("run each of {n} cron schedules ten times", "cron_jobs"),
+    _rate("the same, by the clocks of Paris", "cron_jobs", side="ours_paris"),
     Row(
         "lateness of {n} timers over {window:g} s by `delay`, p50",
         "lateness",

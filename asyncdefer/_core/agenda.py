@@ -254,7 +254,7 @@ class Agenda:
             self.lanes.release(key)
 
     def _line_up(self, call: Call, order: int) -> None:
-        order -= call.priority
+        order -= call.option("priority") or 0
         self._standing[call.key] = order
         self.ready.lines.push((order, call.id, call.key))
 

@@ -5,7 +5,7 @@ from contextvars import Context, ContextVar
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from asyncdefer._core.instant import moment, seconds
 from asyncdefer._core.lifecycle import Event, State
@@ -156,24 +156,18 @@ class Call(Struct, eq=False, weakref=True):
     @property
     def repeat(self) -> Repeat | None:
         """The rule of the schedule that this is a run of."""
-        return None if self.more.schedule is None else self.options.repeat or None
+        return None if self.more.schedule is None else self.option("repeat") or None
 
     @property
     def shown_key(self) -> str | None:
         return None if isinstance(self.key, int) else self.key[1]
 
-    @property
-    def options(self) -> Options:
-        """The task's options with those of this call over them."""
+    def option(self, name: str) -> Any:
+        """An option of this call where it was given one, of its task where not."""
         given = self.more.options
-        return self.task.declared if given is None else given.over(self.task.declared)
-
-    @property
-    def priority(self) -> int:
-        """The head start in microseconds."""
-        given = self.more.options
-        options = self.task.declared if given is None else self.options
-        return options.priority or 0
+        if given is not None and (value := getattr(given, name)) is not UNSET:
+            return value
+        return getattr(self.task.declared, name)
 
     def again(self, eta: int, *, steady: bool, more: More | None = None) -> "Call":
         """The same call at another time: same id, same answer."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType
 
 from asyncdefer._core.instant import duration, instant
 from asyncdefer._core.rate import RateLimit
@@ -102,11 +102,6 @@ class Options(Struct, frozen=True):
     result_ttl: int | None | UnsetType = UNSET
     eta: int | None | UnsetType = UNSET
     key: str | None | UnsetType = UNSET
-
-    def over(self, base: "Options") -> "Options":
-        """These options where they are given, those of `base` where they are not."""
-        given = {name: value for name, value in structs.asdict(self).items() if value is not UNSET}
-        return structs.replace(base, **given)
 
 
 def _positive(value: float | timedelta, name: str) -> int:

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -113,38 +114,15 @@ class Cron(Struct, frozen=True):
     def _fields(self) -> str:
         return _ALIASES.get(self.expr.strip().lower(), self.expr)
 
-    @property
-    def _fixed(self) -> bool:
-        """It names times of day, and does not go by real time."""
-        *_, minute, hour, _, _, _ = self._fields.split()
-        return not minute.startswith("*") and not hour.startswith("*")
-
     def after(self, time: int, grid: int) -> int | None:
         """The first instant after `time` at which the clocks there show a time of the expression.
 
         None if there is none before year 10,000.
         """
         try:
-            found = self._next(moment(time), ZoneInfo(self.tz))
+            return _after(self._fields, self.tz, time)
         except (OverflowError, ValueError):  # past the last datetime there is
             return None
-        return None if found is None else instant(found)
-
-    def _next(self, at: datetime, zone: ZoneInfo) -> datetime | None:
-        fixed, local = self._fixed, _local(at, zone)
-        begin = local
-        if not fixed:
-            # If clocks are set back soon, times that were before come again.
-            back = local - _local(at + _DAY, zone) + _DAY
-            begin -= max(back, timedelta())
-        best: datetime | None = None
-        for match in CronSim(self._fields, begin):
-            for when in _instants(match, zone, fixed=fixed):
-                if when > at and (best is None or when < best):
-                    best = when
-            if best is not None and match > local:
-                break
-        return best
 
 
 Repeat = Cron | Every
@@ -218,6 +196,31 @@ def _latest(rule: Repeat, grid: int, now: int, count: int) -> int:
         if len(found) == count or (start == grid and found):
             return found[0]
         span *= 4
+
+
+@lru_cache(maxsize=1_024)  # a thousand schedules that run at midnight ask the same
+def _after(fields: str, tz: str, time: int) -> int | None:
+    zone, at = ZoneInfo(tz), moment(time)
+    begin = local = _local(at, zone)
+    fixed = _is_fixed(fields)
+    if not fixed:
+        # If clocks are set back soon, times that were before come again.
+        back = local - _local(at + _DAY, zone) + _DAY
+        begin -= max(back, timedelta())
+    best: datetime | None = None
+    for match in CronSim(fields, begin):
+        for when in _instants(match, zone, fixed=fixed):
+            if when > at and (best is None or when < best):
+                best = when
+        if best is not None and match > local:
+            break
+    return None if best is None else instant(best)
+
+
+def _is_fixed(fields: str) -> bool:
+    """They name times of day, and do not go by real time."""
+    *_, minute, hour, _, _, _ = fields.split()
+    return not minute.startswith("*") and not hour.startswith("*")
 
 
 def _local(at: datetime, zone: ZoneInfo) -> datetime:

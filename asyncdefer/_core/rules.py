@@ -10,12 +10,11 @@ from asyncdefer.errors import JobFailed, QueueClosed, Snooze
 
 def expiry(call: Call) -> int | None:
     """When a call that has not started is given up, on the clock of its eta."""
-    more = call.more
-    expires = (call.task.declared if more.options is None else call.options).expires
-    if isinstance(expires, int):
-        ends = call.eta + expires
-        return ends if more.ends is None else min(ends, more.ends)
-    return more.ends
+    ends = call.more.ends
+    expires: int | None = call.option("expires") or None
+    if expires is None:
+        return ends
+    return call.eta + expires if ends is None else min(call.eta + expires, ends)
 
 
 def is_missed(call: Call, now: int, ahead: int) -> bool:
@@ -66,7 +65,7 @@ def decide(call: Call, outcome: Outcome, now: int) -> Verdict:
             if error.eta is not None:
                 return Again(Event.SNOOZE, error.eta, steady=False, failures=failures)
             return Again(Event.SNOOZE, within(now + (error.delay or 0)), failures=failures)
-        retry = call.options.retry
+        retry = call.option("retry")
         wait = retry.wait(failures + 1, error) if isinstance(retry, Retry) else None
         if wait is not None:
             return Again(Event.RETRY, within(now + wait), failures=failures + 1)

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from asyncdefer._core.instant import SECOND, moment
 from asyncdefer._core.job import (
@@ -125,11 +126,12 @@ def test_a_call_that_lets_go_holds_nothing_of_its_caller(make_call: MakeCall) ->
 
 
 def test_the_options_of_a_call_lie_over_those_of_its_task(make_call: MakeCall) -> None:
-    """And are read when they are asked for, so that the task's may change."""
-    plain = make_call(expires=5)
-    assert plain.options is plain.task.declared
-    given = make_call(expires=5, more=More(options=Options(timeout=1)))
-    assert given.options == Options(expires=5, timeout=1)
+    """What the call says counts, also when it says None; the rest is the task's, as it is by then."""
+    plain = make_call(expires=3)
+    given = make_call(expires=3, more=More(options=Options(expires=None, timeout=2)))
+    other = make_call(expires=3, more=More(options=Options(timeout=2)))
+    assert [call.option("expires") for call in (plain, given, other)] == [3, None, 3]
+    assert [call.option("timeout") for call in (plain, given, other)] == [UNSET, 2, 2]
 
 
 def test_the_same_call_at_another_time(make_call: MakeCall) -> None:

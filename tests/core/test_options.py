@@ -61,13 +61,6 @@ def test_what_is_not_given_is_unset_and_none_is_nothing() -> None:
     )
 
 
-def test_options_of_a_call_lie_over_those_of_its_task() -> None:
-    """What the call says counts, also when it says None; the rest is the task's."""
-    base = Options(delay=1, timeout=2, expires=3)
-    assert Options(delay=9, expires=None).over(base) == Options(delay=9, timeout=2, expires=None)
-    assert Options().over(base) == base
-
-
 @pytest.mark.parametrize(
     ("option", "value", "error"),
     [
