@@ -129,9 +129,11 @@ class Books:
         found.sort(key=lambda line: line[:2])
         return found
 
-    def view(self, eta: int, what: Call | Running) -> Job:
-        """A job as the public record shows it."""
+    def view(self, eta: int, what: Call | Running) -> Job | None:
+        """A job as the public record shows it; None if a newer call has replaced it."""
         call = what if isinstance(what, Call) else what.call
+        if self.replaced(call):
+            return None
         answer = self.answer(call)
         self.name(call)
         live = State.RUNNING if isinstance(what, Running) else State.SCHEDULED

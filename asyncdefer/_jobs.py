@@ -143,7 +143,10 @@ class Jobs(ABC):
         if more.window is not None and more.window > steady:
             self._keep_open(call, more.window)
         if told:
-            self._tell(DEBUG, "job_started", call, attempt=run.attempt, seconds=seconds(late))
+            self._tell(
+                DEBUG, "job_started", call,
+                attempt=run.attempt, calls=call.calls, seconds=seconds(late),
+            )  # fmt: skip
         task: Any = call.task
         timeout = call.option("timeout")
         if timeout:

@@ -11,11 +11,11 @@ import anyio
 
 from asyncdefer._calls import Calls
 from asyncdefer._clock import Clock, SystemClock
+from asyncdefer._core.checks import checked_key, whole
 from asyncdefer._core.instant import duration
 from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
-from asyncdefer._core.options import checked_key
 from asyncdefer._handle import Handle
 from asyncdefer._log import Events, Subscriber
 from asyncdefer._scheduler import Scheduler
@@ -88,9 +88,7 @@ class Queue(Calls):
             if name not in QueueOptions.__annotations__:
                 raise TypeError(f"a queue has no option {name!r}")
         for name in ("concurrency", "threads"):
-            value = options.get(name, 1)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+            whole(options.get(name, 1), name)
         read: dict[str, Any] = dict(options)
         if options.get("result_ttl") is not None:
             read["result_ttl"] = duration(cast(float, options.get("result_ttl")), "result_ttl")
@@ -249,17 +247,22 @@ class Queue(Calls):
     async def jobs(
         self,
         state: State | str | None = None,
-        task: Task[..., Any] | str | None = None,
+        task: Callable[..., Any] | str | None = None,
         key_prefix: str | None = None,
     ) -> AsyncIterator[Job]:
-        """Every known job that fits, in eta order, as it was when the iteration began."""
+        """Every known job that fits, in eta order.
+
+        Which jobs there are is settled when the iteration begins; each is shown as it is when its
+        turn comes, and left out if a newer call has replaced it by then.
+        """
         books = self._started().books
         wanted = None if state is None else State.named(state)
-        name = task.name if isinstance(task, Task) else task
+        name = task if task is None or isinstance(task, str) else self.task_of(task).name
         for at, (eta, _, what) in enumerate(books.jobs()):
             job = books.view(eta, what)
             if (
-                (wanted is None or job.state is wanted)
+                job is not None
+                and (wanted is None or job.state is wanted)
                 and (name is None or job.task == name)
                 and (key_prefix is None or (job.key or "").startswith(key_prefix))
             ):

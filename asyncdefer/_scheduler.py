@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from msgspec import UNSET, structs
 
+from asyncdefer._core.checks import checked_key
 from asyncdefer._core.defer import folded, opened
 from asyncdefer._core.instant import LAST, duration, instant, moment, within
 from asyncdefer._core.job import (
@@ -28,7 +29,7 @@ from asyncdefer._core.job import (
     Running,
 )  # fmt: skip
 from asyncdefer._core.lifecycle import Event, State, after
-from asyncdefer._core.options import Defer, Options, checked_key
+from asyncdefer._core.options import Defer, Options
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
@@ -96,7 +97,7 @@ class Scheduler(Loop):
                 " or queue.enqueue_from_thread(…) from another thread"
             )
 
-    def _refuse(self) -> None:
+    def _check_open(self) -> None:
         if self.closing:
             raise QueueClosed("the queue is closed and takes no calls: start it again first")
         self.check_loop()
@@ -113,7 +114,7 @@ class Scheduler(Loop):
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
         if get_ident() != self._door._thread_id:  # noqa: SLF001 - see __init__
-            self._refuse()
+            self._check_open()
         now = self._steady()
         rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
         when: int | None = None
@@ -257,7 +258,7 @@ class Scheduler(Loop):
     def redrive(self, number: int) -> Handle[Any]:
         """Run a failed job again, with its attempts counted anew."""
         if self.closing:
-            self._refuse()
+            self._check_open()
         self.check_loop()
         call = self.books.find(number)
         state = None if call is None else self.books.state(call)

@@ -10,13 +10,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
+from asyncdefer._core.checks import checked_key
 from asyncdefer._core.defer import KeyMaker, key_maker
 from asyncdefer._core.options import (
     CallOptions,
     Defer,
     Options,
     TaskOptions,
-    checked_key,
     read_options,
 )  # fmt: skip
 from asyncdefer._core.signature import Binder, compile_binder, signature_of
@@ -64,12 +64,12 @@ class Task(Generic[P, R_co]):
         self.make_rate_key: KeyMaker | None = None
         if rate is not None and rate.key is not None:
             by = Defer(key=rate.key) if callable(rate.key) else Defer(params=rate.key)
-            self.make_rate_key = self.key_maker(by)
+            self.make_rate_key = self.key_maker(by, "RateLimit key")
         self.folding: Defer | None = None if rule is None or rule.plain else rule
 
-    def key_maker(self, rule: Defer) -> KeyMaker:
+    def key_maker(self, rule: Defer, option: str = "defer") -> KeyMaker:
         """The function that checks the arguments of a call and makes its key by this rule."""
-        make = key_maker(self.fn, rule, self.name)
+        make = key_maker(self.fn, rule, self.name, option)
         check = self.check
         if rule.key is None or check is None:
             return make  # it binds the arguments itself

@@ -148,7 +148,8 @@ class VirtualClock(Clock):
 def check_conservation(queue: Queue) -> None:
     """`AssertionError` if a job was lost or counted twice."""
     stats = queue.stats()
-    assert stats.balanced, f"jobs were lost or counted twice: {stats}"
+    if not stats.balanced:
+        raise AssertionError(f"jobs were lost or counted twice: {stats}")
 
 
 @asynccontextmanager

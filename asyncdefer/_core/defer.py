@@ -14,8 +14,9 @@ from uuid import UUID
 
 import msgspec
 
+from asyncdefer._core.checks import KEY_BYTES, checked_key
 from asyncdefer._core.job import Call, More
-from asyncdefer._core.options import Defer, checked_key
+from asyncdefer._core.options import Defer
 from asyncdefer._core.signature import (
     bound_arguments,
     compile_binder,
@@ -26,7 +27,6 @@ from asyncdefer._core.signature import (
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _ATOMS: Final = frozenset({int, str, bool, type(None)})
 _INT64: Final = 1 << 63
-_LONGEST: Final = 512
 _FEW: Final = 20  # so many integers are shorter than that
 _BYTES: Final[Any] = (bytes, bytearray, memoryview)
 _MAPPING: Final[Any] = (
@@ -38,7 +38,9 @@ _LISTS: Final[Any] = (list, tuple)
 KeyMaker = Callable[..., str]
 
 
-def key_text(values: tuple[Any, ...], names: tuple[str, ...] | None = None) -> str:
+def key_text(
+    values: tuple[Any, ...], names: tuple[str, ...] | None = None, option: str = "defer"
+) -> str:
     """The key that these values make: compact JSON, in which `1`, `1.0`, `true` and `"1"` differ.
 
     A value that JSON has no form for stands as `{"$": type, "v": value}`. Keys over 512 bytes
@@ -46,18 +48,18 @@ def key_text(values: tuple[Any, ...], names: tuple[str, ...] | None = None) -> s
     """
     for value in values:
         if type(value) not in _ATOMS:
-            values = tuple(_plain_named(values, names))
+            values = tuple(_plain_named(values, names, option))
             break
     try:
         text = _encode(values)
     except (ArithmeticError, ValueError):
-        text = _encode(tuple(_plain_named(values, names)))
-    if len(text) > _LONGEST:
+        text = _encode(tuple(_plain_named(values, names, option)))
+    if len(text) > KEY_BYTES:
         return "sha256:" + hashlib.sha256(text).hexdigest()
     return text.decode()
 
 
-def _plain_named(values: tuple[Any, ...], names: tuple[str, ...] | None) -> list[Any]:
+def _plain_named(values: tuple[Any, ...], names: tuple[str, ...] | None, option: str) -> list[Any]:
     result: list[Any] = []
     for at, value in enumerate(values):
         try:
@@ -66,7 +68,7 @@ def _plain_named(values: tuple[Any, ...], names: tuple[str, ...] | None) -> list
             what = f"the argument {names[at]!r}" if names else "what the key function returned"
             raise TypeError(
                 f"{what} ({type(value).__name__}) cannot be part of a key: {error}."
-                ' Name the parameters that can, as in defer=["user_id"], or give a function'
+                f' Name the parameters that can, as in {option}=["user_id"], or give a function'
                 " that returns the key"
             ) from error
     return result
@@ -134,19 +136,24 @@ def _inside(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no lasting text")
 
 
-def key_maker(fn: Callable[..., Any], rule: Defer, shown: str) -> KeyMaker:
-    """The function that makes the key of a call of `fn`; `ValueError` for an unknown name."""
+def key_maker(fn: Callable[..., Any], rule: Defer, shown: str, option: str = "defer") -> KeyMaker:
+    """The function that makes the key of a call of `fn`; `ValueError` for an unknown name.
+
+    `option` is where the rule was given.
+    """
     if rule.key is not None:
         return _by_function(rule.key)
     signature = signature_of(fn)
     if signature is None:
-        raise ValueError(f"{shown} does not tell its parameters: defer it with key=… instead")
+        raise ValueError(
+            f"{shown} does not tell its parameters, so {option} needs a function that returns the key"
+        )
     known = tuple(signature.parameters)
     names = known if rule.params is None else tuple(rule.params)
     for name in names:
         if name not in signature.parameters:
             has = ", ".join(known) or "none"
-            raise ValueError(f"defer names {name!r}, but the parameters of {shown} are: {has}")
+            raise ValueError(f"{option} names {name!r}, but the parameters of {shown} are: {has}")
     values = "".join(f"{name}, " for name in names)
     make = f"$make(({values}))"
     if names and len(names) <= _FEW:
@@ -156,7 +163,7 @@ def key_maker(fn: Callable[..., Any], rule: Defer, shown: str) -> KeyMaker:
         )
         text = ",".join(f"{{{name}}}" for name in names)
         make = f"f'[{text}]' if {ints} else {make}"
-    scope = {"make": partial(key_text, names=names), "type": type, "int": int}
+    scope = {"make": partial(key_text, names=names, option=option), "type": type, "int": int}
     return compile_binder(signature, shown, make, **scope)
 
 

@@ -210,8 +210,8 @@ class Run(Struct, frozen=True):
 
 
 class Running(Struct, eq=False):
-    """A run under way. Times are in microseconds: `started` on the steady clock, `due` (the eta)
-    on the wall clock, `late` a span.
+    """A run under way. Times are in microseconds: `started` and `due` (the eta) on the wall clock,
+    `late` a span.
 
     `stop`: why it was told to stop; `asked`: how many times. `waits`: how many of its tasks wait
     for the queue's clock; `awaits`: the calls whose handles they await.

@@ -105,8 +105,13 @@ class Ledger:
             expired=counts[State.EXPIRED],
             dropped=counts[State.DROPPED],
             lateness=Lateness(
-                p50=seconds(late[len(late) // 2]),
-                p99=seconds(late[len(late) * 99 // 100]),
+                p50=seconds(_percentile(late, 50)),
+                p99=seconds(_percentile(late, 99)),
                 max=seconds(late[-1]),
             ),
         )
+
+
+def _percentile(ranked: list[int], percent: int) -> int:
+    """The nearest rank: the least value that so many percent of all do not exceed."""
+    return ranked[-(-len(ranked) * percent // 100) - 1]

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from msgspec import UNSET, Struct, UnsetType
 
+from asyncdefer._core.checks import checked_key, whole
 from asyncdefer._core.instant import duration, instant
 from asyncdefer._core.rate import RateLimit
 from asyncdefer._core.recurrence import Repeat, read_repeat
@@ -125,31 +126,10 @@ def _head_start(value: float | timedelta) -> int:
     return duration(value, "priority")
 
 
-def _slots(value: int) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"concurrency must be a whole number of 1 or more, not {value!r}")
-    return value
-
-
 def _rate_limit(value: RateLimit) -> RateLimit:
     if not isinstance(value, RateLimit):  # pyright: ignore[reportUnnecessaryIsInstance] - as below
         raise TypeError(f"rate_limit takes RateLimit(limit, per), not {type(value).__name__}")
     return value
-
-
-def checked_key(key: str, what: str = "key") -> str:
-    """The key as given; `TypeError` or `ValueError` where a journal could not hold it."""
-    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
-        raise TypeError(f"{what} must be a str, not {type(key).__name__}")
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} has a lone surrogate, which is not valid text") from None
-    if not 1 <= size <= 512:
-        raise ValueError(f"{what} must have 1 to 512 bytes of UTF-8, not {size}")
-    if "\0" in key:
-        raise ValueError(f"{what} must not have a NUL character")
-    return key
 
 
 _READ: dict[str, Callable[[Any], Any]] = {
@@ -157,7 +137,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "defer": _defer,
     "retry": read_retry,
     "priority": _head_start,
-    "concurrency": _slots,
+    "concurrency": lambda value: whole(value, "concurrency"),
     "rate_limit": _rate_limit,
     "repeat": read_repeat,
     "timeout": lambda value: _positive(value, "timeout"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from asyncdefer._core.checks import whole
 from asyncdefer._core.instant import duration
 
 
@@ -37,8 +38,7 @@ class RateLimit(_Rate, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is None and name == "burst":
                 continue
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+            whole(value, name)
         if duration(self.per, "per") == 0:
             raise ValueError("per must be more than 0")
         if isinstance(self.key, str):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from asyncdefer._core.checks import whole
 from asyncdefer._core.instant import duration
 from asyncdefer.errors import GiveUp
 
@@ -41,8 +42,7 @@ class Retry(_Attempts, frozen=True, kw_only=True):
     unless: Errors = ()
 
     def __post_init__(self) -> None:
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise ValueError(f"attempts must be a whole number of 1 or more, not {self.attempts!r}")
+        whole(self.attempts, "attempts")
         if not callable(self.delay):
             duration(self.delay)
         duration(self.max_delay, "max_delay")

@@ -335,9 +335,11 @@ def test_an_unknown_name_is_an_error_with_the_names_there_are() -> None:
 
 
 def test_a_builtin_that_tells_nothing_can_have_a_key_function_only() -> None:
-    """The error says so."""
-    with pytest.raises(ValueError, match="defer it with key="):
+    """The error says so, and where it was asked for."""
+    with pytest.raises(ValueError, match="defer needs a function that returns the key"):
         key_maker(dict, Defer(), "dict")
+    with pytest.raises(ValueError, match="RateLimit key names 'b', but the parameters of f are: a"):
+        key_maker(lambda a: a, Defer(["b"]), "f", "RateLimit key")
     assert key_maker(dict, Defer(key=lambda **values: "k"), "dict")(a=1) == "k"
 
 

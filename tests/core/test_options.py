@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from asyncdefer._core.checks import checked_key
 from asyncdefer._core.options import (
     CallOptions,
     Defer,
     Options,
     TaskOptions,
-    checked_key,
     read_options,
 )
 from asyncdefer._core.rate import RateLimit

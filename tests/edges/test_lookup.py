@@ -506,3 +506,24 @@ async def test_a_bare_function_is_not_held(defer_queue: Queue, defer_clock: Virt
     del handle
     gc.collect()
     assert not [thing for thing in gc.get_objects() if type(thing).__name__ == "Connection"]
+
+
+async def test_a_listing_leaves_out_what_was_replaced_meanwhile(defer_queue: Queue) -> None:
+    """Its arguments are gone, and the newer call was not there when the listing began."""
+    task = defer_queue.task("t", delay=60)(abs)
+    for n in range(3):
+        await task.options(key=str(n)).enqueue(-n)
+    seen: list[object] = []
+    async for job in defer_queue.jobs():
+        seen.append(job.arguments)
+        await task.options(key="1").enqueue(-9)
+    assert len(seen) == 2
+
+
+async def test_jobs_of_a_bare_function(defer_queue: Queue) -> None:
+    """It can be asked for by itself, as wherever a task is named."""
+    await defer_queue.enqueue(abs, -1, delay=60)
+    await defer_queue.enqueue(len, "ab", delay=60)
+    assert [job.task async for job in defer_queue.jobs(task=len)] == ["builtins.len"]
+    with pytest.raises(TypeError, match="callable"):
+        [job async for job in defer_queue.jobs(task=5)]  # type: ignore[arg-type]

@@ -28,7 +28,9 @@ def test_every_event_is_in_the_reference() -> None:
     sources = "".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "asyncdefer").rglob("*.py")
     )
-    emitted = set(re.findall(r'"(job_[a-z]{3,}|clock_jumped|loop_lagged|starved)"', sources))
+    emitted = set(
+        re.findall(r'"(job_[a-z]{3,}|schedule_ended|clock_jumped|loop_lagged|starved)"', sources)
+    )
     listed = set(re.findall(r"^\| `(\w+)` \| [A-Z]", read("events.md"), re.MULTILINE))
     assert "job_accepted" in emitted
     assert listed == emitted

@@ -339,3 +339,19 @@ def test_public_names() -> None:
         error = getattr(asyncdefer, name)
         if name not in {"current", "sleep"}:
             assert issubclass(error, asyncdefer.DeferError)
+
+
+async def test_one_function_under_two_names() -> None:
+    """What is remembered of a function has the name of neither task: errors name the right one."""
+
+    def greet(name: str) -> str:
+        return name
+
+    queue, first, second = Queue(), Tasks("a."), Tasks("b.")
+    tasks = [registry.task("greet")(greet) for registry in (first, second)]
+    queue.include(first)
+    queue.include(second)
+    async with queue:
+        for task, name in zip(tasks, ("a.greet", "b.greet"), strict=True):
+            with pytest.raises(TypeError, match=rf"^{name}\(\)"):
+                await task.enqueue()  # type: ignore[call-arg]

@@ -253,8 +253,9 @@ async def test_a_close_whose_scope_times_out_still_closes() -> None:
     queue = Queue(concurrency=1, drain_timeout=0.1)
     async with virtual(queue):
         job, waiters = await crowded(queue)
-        with anyio.move_on_after(0.02):
+        with anyio.move_on_after(0.02) as scope:
             await queue.close()
+        assert scope.cancel_called, "it ended before it could be disturbed"
         await is_closed(queue, job, waiters)
 
 

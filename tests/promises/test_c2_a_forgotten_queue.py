@@ -141,4 +141,5 @@ def test_the_collector_tells_nobody(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=40, check=False
     )
+    assert "end of the program" in ran.stdout
     assert "job_failed" not in ran.stderr
