@@ -40,10 +40,10 @@ class Books:
 
     def name(self, call: Call) -> None:
         """Its id is told to somebody. What handles hold, the first object of an id, is remembered."""
-        if isinstance(call, Schedule):  # its id is that of its first run
+        if isinstance(call, Schedule):  # its id was that of its first run
             live = self.live(call)
             run = live.call if isinstance(live, Running) else live
-            if run is None or run.id != call.id:
+            if run is None:
                 return
             call = run
         self.named.setdefault(call.id, call.first or call)

@@ -63,20 +63,17 @@ class Recurring(Jobs):
         rule = cast(Repeat, given.repeat or task.declared.repeat)
         full: Key = (task.identity, key)
         going = self._going(full, rule)
-        if going is not None and going.more.schedule is not None:
-            if _same(going, args, kwargs, given):
-                return Handle(self, going.more.schedule)
-            if self.agenda.waiting.get(full) is not going:
-                going = None  # it runs, and what it was placed for is over
+        if going is not None and _same(going, args, kwargs, given):
+            return Handle(self, self.schedules[full])
         now = self.clock.steady()
         if given.eta is not UNSET and given.eta is not None:
             when, steady, grid, ends = given.eta, False, None, None
         elif given.delay is not UNSET:
             when, steady, grid, ends = within(now + (given.delay or 0)), True, None, None
-        elif going is not None:
+        elif going is not None and going is self.agenda.waiting.get(full):
             when, steady, grid, ends = going.eta, going.steady, going.more.grid, going.more.ends
         else:
-            turn = first_turn(rule, now if rule.steady else self.clock.wall())
+            turn = self._first(rule, going, now)
             if turn is None:
                 raise ValueError(f"{rule!r} names no time that is still to come")
             when, steady, grid, ends = turn.eta, rule.steady, turn.eta, turn.ends
@@ -87,8 +84,15 @@ class Recurring(Jobs):
         self.schedules[full] = schedule
         return Handle(self, schedule)
 
+    def _first(self, rule: Repeat, running: Call | None, now: int) -> Turn | None:
+        """The first run; one that comes while a run by this rule is under way keeps its grid."""
+        ahead = self.books.ahead()
+        if running is not None:
+            return follows(running, None, 0, now, ahead)
+        return first_turn(rule, now if rule.steady else now + ahead)
+
     def _going(self, key: Key, rule: Repeat) -> Call | None:
-        """The run that is next in the schedule of a key, if that goes by this rule."""
+        """The run that waits or is under way in the schedule of a key, if that goes by this rule."""
         schedule = self.schedules.get(key)
         live = None if schedule is None else self.books.live(schedule)
         call = live.call if isinstance(live, Running) else live
@@ -97,7 +101,7 @@ class Recurring(Jobs):
     def _follow(self, call: Call, outcome: Outcome, late: int, now: int) -> None:
         """A run of a schedule has ended: place the next one, unless the schedule has ended too."""
         newer = self.agenda.waiting.get(call.key)
-        if newer is not None and newer.calls:
+        if newer is not None:
             self._end_schedule(call, newer.shared(), replaced=True)
             return
         turn = follows(call, outcome, late, now, self.books.ahead())
@@ -129,7 +133,6 @@ class Recurring(Jobs):
         self.books.name(again)
         self._tell_missed(again, structs.replace(turn, left=call.more.grid))
         self.agenda.place(again)
-        self.wake()
         return True
 
     def _tell_missed(self, call: Call, turn: Turn) -> None:
