@@ -121,6 +121,9 @@ async def test_a_rate_for_each_key(queue: Queue, clock: VirtualClock, notes: Not
         await task.options(repeat=Every(60), key=user).enqueue(user)
     await clock.advance(200)
     assert notes.seen == [(at, user) for at in (60, 150) for user in (None, "a", "b")]
+    await task.enqueue()
+    await clock.advance(60)
+    assert 200 not in notes.at  # a call by hand shares the rate with the schedule of its key
 
 
 async def test_skip_on_a_clock_that_was_set(
@@ -141,12 +144,16 @@ async def test_skip_on_a_clock_that_was_set(
     assert notes.at == [3630]
 
 
+@pytest.mark.parametrize("step", [0, -86_400, 86_400])
+@pytest.mark.parametrize("rule", [Every(3600, "skip"), Cron("@hourly", missed="skip")], ids=str)
 @pytest.mark.parametrize(("expires", "expired"), [(5, True), (1000, False)])
 async def test_skip_and_expires(
-    queue: Queue, clock: VirtualClock, notes: Notes, expires: float, expired: bool
-) -> None:
+    queue: Queue, clock: VirtualClock, notes: Notes,
+    rule: Cron | Every, step: float, expires: float, expired: bool,
+) -> None:  # fmt: skip
     """Whichever is first: the one ends the run, the other leaves it out."""
-    queue.task("note", repeat=Every(3600, "skip"), expires=expires)(notes)
+    clock.step(step)
+    queue.task("note", repeat=rule, expires=expires)(notes)
     schedule = await queue.pending("note", "@repeat")
     assert schedule is not None
     waiter = asyncio.ensure_future(schedule.result())

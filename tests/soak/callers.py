@@ -132,9 +132,12 @@ class Callers(Jobs):
         """Do something to a job, by any of its handles."""
         model, random = self.model, self.random
         model.observe()
+        what = random.choice("cccffrrrrdddgg")
+        failed = [burst for burst in model.bursts if burst.kept and model.has_failed(burst)]
+        if what in "dg" and failed and self.chance(0.6):
+            burst = random.choice(failed)
         burst = burst.root
         handle = random.choice(burst.handles)
-        what = random.choice("cccffrrrrddgg")
         self.note("meddle", what, burst.newest.id)
         match what:
             case "c":

@@ -32,8 +32,8 @@ def by_user(user: str, n: tuple[int, ...] = ()) -> str:
 
 
 ERRORS: Final[tuple[type[BaseException], ...]] = (
-    ZeroDivisionError, ZeroDivisionError, ConnectionError, TimeoutError, SystemExit,
-    asyncio.CancelledError, StopIteration, GiveUp,
+    ZeroDivisionError, ConnectionError, TimeoutError, SystemExit, asyncio.CancelledError,
+    StopIteration, GiveUp,
 )  # fmt: skip
 KEY: Final = ["user"]
 NO_RULE: Final = Rule(None, lambda user: None)
@@ -143,7 +143,7 @@ class Jobs(ABC):
             return self.plain(kind, user, n)
 
         choose = self.random.choice
-        kind.fails = self.chance(0.2)
+        kind.fails = self.chance(0.3)
         kind.function = kind.target = plain if thread else job
         if kind.bare:
             return kind
@@ -159,7 +159,7 @@ class Jobs(ABC):
     def policies(self, kind: Kind) -> dict[str, Any]:
         """What its decorator says of attempts, rates, slots and head starts."""
         options: dict[str, Any] = {}
-        if self.chance(0.4):
+        if self.chance(0.5):
             kind.retry = some_retries(self.random)
             options["retry"] = kind.retry.given()
         if self.chance(0.3):
@@ -240,6 +240,12 @@ class Jobs(ABC):
             raise Snooze(delay=1)
         return self.ending(burst)
 
+    async def call_again(self, burst: Burst) -> None:
+        """A newer call of a job that waits for its next run by now."""
+        await self.turns(self.random.randrange(5))
+        if not self.model.closing:
+            await self.call(burst.call.kind, burst.user)
+
     async def deed(self, burst: Burst) -> None:
         choice = self.random.random()
         if choice < 0.4:
@@ -262,9 +268,13 @@ class Jobs(ABC):
 
     def ending(self, burst: Burst, *, snoozes: bool = True) -> object:
         """How a job ends."""
-        if self.chance(0.1 if burst.call.kind.fails else 0.6):
+        if burst.call.kind.fails and self.chance(0.7):
+            raise ZeroDivisionError("on purpose")
+        if self.chance(0.6):
             return object()
-        if snoozes and burst.attempt < 4 and self.chance(0.5):
+        if snoozes and self.chance(0.15):
+            self.help(self.call_again(burst))
+        if snoozes and burst.attempt < 4 and self.chance(0.4):
             if self.chance(0.7):
                 raise Snooze(timedelta(microseconds=self.span(0, 1, 10)))
             raise Snooze(eta=moment(self.clock.wall() + self.span(-2, 1, 10)))

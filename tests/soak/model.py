@@ -93,6 +93,7 @@ class Model:
         old.handles.append(handle)
         old.call = call
         old.folded += 1
+        old.spared = old.claim is not None and (old.spared or old.attempt > 0)
         old.attempt = old.failures = 0
         old.user = old.user if rule.keep == "first" else call.user
         old.args = {"last": call.n, "first": old.args, "merge": old.args + call.n}[rule.keep]
@@ -128,10 +129,10 @@ class Model:
         for burst in self.waiting.values():
             if burst.claim is not None:
                 continue
-            etas = burst.eta - before, burst.eta - ahead
-            if before - ahead > SECOND and not burst.steady and burst.bound is not None:
-                if etas[0] <= burst.bound < etas[1]:
-                    burst.steady, burst.eta = True, burst.bound
+            bound, etas = burst.bound, (burst.eta - before, burst.eta - ahead)
+            back = before - ahead > SECOND and not burst.steady
+            if back and bound is not None and etas[0] <= bound < etas[1]:
+                burst.steady, burst.eta = True, bound
             self._line_up(burst)
 
     def _window_is_open(self, key: Key, now: int) -> bool:
@@ -186,9 +187,11 @@ class Model:
         self.windows.pop(again.key, None)
         return again
 
+    def has_failed(self, burst: Burst) -> bool:
+        return self.has_ended(burst) and burst.newest.state is State.FAILED
+
     def can_redrive(self, burst: Burst) -> bool:
-        failed = self.has_ended(burst) and burst.newest.state is State.FAILED
-        return failed and burst.kept and burst.key not in self.waiting
+        return self.has_failed(burst) and burst.kept and burst.key not in self.waiting
 
     def latest(self, burst: Burst) -> Burst:
         """The burst that the newest id of this one stands for, after any redrive.
@@ -197,8 +200,9 @@ class Model:
         """
         id_ = burst.root.newest.id
         for other in reversed(self.bursts):
-            ids = other.handles[-1:] if self.has_ended(other) else other.handles
-            if any(handle.id == id_ for handle in ids):
+            root = other.root
+            known = root.handles[-1:] if self.has_ended(root) else other.handles
+            if any(handle.id == id_ for handle in known):
                 return other
         return burst
 
@@ -244,6 +248,18 @@ class Model:
         if first is not None and first.claim is not None and burst.claim is not None:
             overtakes = first.claim < burst.claim
             self.demand(not overtakes, "it started before its turn:", burst, "before", first)
+
+    def drop(self, function: Callable[..., Any], key: str) -> None:
+        """A call was given up since its rate had no room."""
+        burst = self.waiting.pop((self.kinds[function].name, key), None)
+        if burst is None:
+            self.wrong(f"{key} was dropped, which does not wait")
+            return
+        rate = burst.call.kind.rate
+        drops = rate is not None and rate.drop and not burst.attempt and burst.claim is not None
+        right = drops and self.gates.opens(burst) > self.clock.steady()
+        self.demand(right, "it was dropped for no reason:", burst)
+        burst.dropped = True
 
     def enter(
         self, kind: Kind, run: Any, args: tuple[str, tuple[int, ...]], mark: int
@@ -332,17 +348,9 @@ class Model:
             return
         if state is State.EXPIRED:
             self.demand(expired(burst, now, wall), "it expired too early:", burst)
-        elif state is State.DROPPED and not self.closing:
-            burst.dropped = True
-            self.demand(self._may_drop(burst, now), "it was dropped for no reason:", burst)
-        elif state is not State.DROPPED:
+        elif state is not State.DROPPED or not self.closing:
             self.wrong(f"{burst} waits and is {state}")
         del self.waiting[burst.key]
-
-    def _may_drop(self, burst: Burst, now: int) -> bool:
-        rate = burst.call.kind.rate
-        drops = rate is not None and rate.drop and not burst.attempt and burst.claim is not None
-        return drops and self.gates.opens(burst) > now
 
     def at_rest(self, until: int = 0) -> None:
         """Nothing that may start still waits, and the clock stops, `until`, when the next one may."""
@@ -354,9 +362,9 @@ class Model:
             self.demand(not expired(burst, now, wall), "it has expired and waits:", burst)
             if not room or self.gates.shut(burst):
                 continue
-            late = burst.bound is not None and now >= burst.bound
-            self.demand(not late or burst.moved, "it is past its max_wait:", burst)
             when = self._opens(burst)
+            late = burst.bound is not None and now >= max(burst.bound, self.gates.opens(burst))
+            self.demand(not late or burst.moved, "it is past its max_wait:", burst)
             self.demand(when > now, "it is due and does not start:", burst)
             self.demand(until <= when, "nobody will come in time to:", burst)
 
@@ -364,6 +372,6 @@ class Model:
         """When it may start, or will be dropped, if nothing else happens."""
         due = 0 if burst.claim is not None else burst.eta - (0 if burst.steady else self.ahead)
         rate = burst.call.kind.rate
-        if rate is not None and rate.drop and not burst.attempt:
+        if rate is not None and rate.drop and not burst.attempt and not burst.spared:
             return due
         return max(due, self.gates.opens(burst))

@@ -31,19 +31,21 @@ class Retries:
     unless: Errors
 
     def given(self) -> Retry:
-        share = self.share
-        jitter: bool | Callable[[], float] = share is None
-        if share is not None and share != 1:
-            jitter = lambda: share
         return Retry(
             self.attempts,
             delay=timedelta(microseconds=self.delay),
             factor=self.factor,
             max_delay=timedelta(microseconds=self.most),
-            jitter=jitter,
+            jitter=self._jitter(),
             on=self.on,
             unless=self.unless,
         )
+
+    def _jitter(self) -> bool | Callable[[], float]:
+        share = self.share
+        if share is None or share == 1:
+            return share is None
+        return lambda: share
 
     def covers(self, failures: int, error: BaseException) -> bool:
         """Whether another attempt follows, after so many failures of which this is the last."""

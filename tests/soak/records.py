@@ -96,10 +96,11 @@ class Burst:
     left_at: int = 0
     cancelled: bool = False
     discarded: bool = False
+    spared: bool = False  # it folded into a retry, which is not dropped, and stands in its place
     dropped: bool = False  # its rate had no room
     kept: bool = True
     follows: "Burst | None" = None
-    seen: list[Outcome] = field(default_factory=list)
+    seen: list[Outcome] = field(default_factory=list[Outcome])
 
     @property
     def newest(self) -> Handle[Any]:

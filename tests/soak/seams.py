@@ -1,4 +1,4 @@
-"""Where the model looks into a queue: at each look at the clocks, each start and each end of a run.
+"""Where the model looks into a queue: at each look at the clocks, each start, end and drop.
 
 And a clock that says when everything that can happen at a time has happened.
 """
@@ -27,7 +27,8 @@ class RestingClock(VirtualClock):
 
 def look_into(scheduler: Any, model: Model) -> None:
     """Tell the model what happens inside, after it has."""
-    watch, start, conclude = scheduler._watch, scheduler._start, scheduler._conclude
+    watch, start = scheduler._watch, scheduler._start
+    conclude, drop = scheduler._conclude, scheduler._drop
 
     def watched(steady: int, wall: int) -> None:
         before = scheduler._highest
@@ -36,14 +37,23 @@ def look_into(scheduler: Any, model: Model) -> None:
 
     def started(call: Any, *args: Any, **options: Any) -> Any:
         run = start(call, *args, **options)
-        model.begin(call.task.fn, call.shown_key or str(call.id))
+        model.begin(*name(call))
         return run
 
     def concluded(run: Any, outcome: Any) -> None:
-        call = run.call
-        mine = scheduler.runs.get(call.key) is run
+        mine = scheduler.runs.get(run.call.key) is run
         conclude(run, outcome)
         if mine:
-            model.end(call.task.fn, call.shown_key or str(call.id))
+            model.end(*name(run.call))
 
-    scheduler._watch, scheduler._start, scheduler._conclude = watched, started, concluded
+    def dropped(call: Any, now: int) -> None:
+        drop(call, now)
+        model.drop(*name(call))
+
+    scheduler._watch, scheduler._start = watched, started
+    scheduler._conclude, scheduler._drop = concluded, dropped
+
+
+def name(call: Any) -> tuple[Callable[..., Any], str]:
+    """Its function, and its key or else its id."""
+    return call.task.fn, call.shown_key or str(call.id)
