@@ -130,7 +130,6 @@ class Recurring(Jobs):
             return False
         more = structs.replace(call.more, grid=turn.eta, ends=turn.ends)
         again = call.again(turn.eta, steady=cast(Repeat, call.repeat).steady, more=more)
-        self.books.name(again)
         self._tell_missed(again, structs.replace(turn, left=call.more.grid))
         self.agenda.place(again)
         return True

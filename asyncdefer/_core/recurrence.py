@@ -121,7 +121,7 @@ class Cron(Struct, frozen=True):
         """
         try:
             return _after(self._fields, self.tz, time)
-        except (OverflowError, ValueError):  # past the last datetime there is
+        except (OverflowError, ValueError, StopIteration):  # past the last datetime there is
             return None
 
 
@@ -199,7 +199,7 @@ def _latest(rule: Repeat, grid: int, now: int, count: int) -> int:
 
 
 @lru_cache(maxsize=1_024)  # a thousand schedules that run at midnight ask the same
-def _after(fields: str, tz: str, time: int) -> int | None:
+def _after(fields: str, tz: str, time: int) -> int:
     zone, at = ZoneInfo(tz), moment(time)
     begin = local = _local(at, zone)
     fixed = _is_fixed(fields)
@@ -207,14 +207,14 @@ def _after(fields: str, tz: str, time: int) -> int | None:
         # If clocks are set back soon, times that were before come again.
         back = local - _local(at + _DAY, zone) + _DAY
         begin -= max(back, timedelta())
+    times, match = CronSim(fields, begin), begin
     best: datetime | None = None
-    for match in CronSim(fields, begin):
+    while best is None or match <= local:
+        match = next(times)
         for when in _instants(match, zone, fixed=fixed):
             if when > at and (best is None or when < best):
                 best = when
-        if best is not None and match > local:
-            break
-    return None if best is None else instant(best)
+    return instant(best)
 
 
 def _is_fixed(fields: str) -> bool:

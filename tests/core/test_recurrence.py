@@ -153,6 +153,7 @@ def test_missed_is_one_of_three(bad: Any) -> None:
 
 def test_a_rule_is_no_text() -> None:
     """A bare expression has no place, so it is not taken for a rule."""
+    assert read_repeat(Every(1)) == Every(1)
     bad: Any = "@daily"
     with pytest.raises(TypeError, match="repeat takes Cron"):
         read_repeat(bad)
@@ -256,6 +257,7 @@ def expected(cron: str, fixed: bool, around: Minutes, change: datetime) -> list[
     return sorted(wanted)
 
 
+@pytest.mark.slow
 def test_every_change_of_every_place() -> None:
     """In a gap fixed times come once, at its end; in a fold once, the first time; stars by real time.
 

@@ -3,14 +3,32 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from asyncdefer._core.instant import LAST, SECOND, instant
-from asyncdefer._core.job import Again, Call, More, Outcome
+from asyncdefer._core.job import Again, Call, More, Outcome, Schedule
 from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.options import Options
+from asyncdefer._core.recurrence import Cron, Every, Turn
 from asyncdefer._core.retry import Retry
-from asyncdefer._core.rules import decide, expiry, message_of, presentable
-from asyncdefer.errors import GiveUp, JobCancelled, JobFailed, Snooze
+from asyncdefer._core.rules import (
+    decide,
+    expiry,
+    follows,
+    grid_of,
+    is_missed,
+    message_of,
+    presentable,
+)
+from asyncdefer.errors import (
+    GiveUp,
+    JobCancelled,
+    JobDropped,
+    JobExpired,
+    JobFailed,
+    QueueClosed,
+    Snooze,
+)
 
 MakeCall = Callable[..., Call]
 
@@ -39,6 +57,93 @@ def test_expiry_is_eta_and_expires(
 ) -> None:
     """On the clock of the eta; what the call says counts before what the task says."""
     assert expiry(make_call(100, expires=of_task, more=More(options=of_call))) == ends
+
+
+def test_a_run_of_a_schedule_may_end_sooner(make_call: MakeCall) -> None:
+    """Where it is to be skipped when it is missed; whichever is first counts."""
+    assert expiry(make_call(100, more=More(ends=130))) == 130
+    assert expiry(make_call(100, expires=5, more=More(ends=130))) == 105
+    assert expiry(make_call(100, expires=50, more=More(ends=130))) == 130
+
+
+# -- schedules
+
+
+def run_of(rule: Cron | Every, call: Call, grid: int | None = None) -> Call:
+    """The call as a run of a schedule by this rule."""
+    schedule = Schedule(1, call.task, call.key, 0, True, (), {}, call.context)
+    more = More(options=Options(repeat=rule), schedule=schedule, grid=grid, ends=call.more.ends)
+    return structs.replace(call, more=more)
+
+
+def test_a_call_that_is_no_run_of_a_schedule_is_followed_by_nothing(make_call: MakeCall) -> None:
+    """Also where its task repeats."""
+    call = structs.replace(make_call(), more=More(options=Options(repeat=Every(1))))
+    assert call.repeat is None
+    assert follows(call, Outcome(Event.SUCCEED), 0, 5, 0) is None
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        None,
+        Outcome(Event.SUCCEED),
+        Outcome(Event.FAIL, error=GiveUp("enough")),
+        Outcome(Event.EXPIRE, error=JobExpired("late")),
+        Outcome(Event.DROP, error=JobDropped("no room")),
+    ],
+    ids=str,
+)
+def test_every_end_but_two_is_followed_by_the_next_run(
+    outcome: Outcome | None, make_call: MakeCall
+) -> None:
+    """On the grid, whenever the run was due or ended."""
+    call = run_of(Every(10), make_call(13 * SECOND), grid=10 * SECOND)
+    assert follows(call, outcome, 0, 17 * SECOND, 0) == Turn(20 * SECOND)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(Event.CANCEL, error=JobCancelled("by hand")),
+        Outcome(Event.DROP, error=QueueClosed("closed")),
+    ],
+    ids=str,
+)
+def test_cancel_and_close_end_a_schedule(outcome: Outcome, make_call: MakeCall) -> None:
+    """Nothing follows."""
+    assert follows(run_of(Every(10), make_call()), outcome, 0, 5, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("steady", "rule", "grid"),
+    [(True, Every(60), 100), (False, Every(60), 70), (True, Cron("@daily"), 130), (False, Cron("@daily"), 100)],
+)  # fmt: skip
+def test_a_first_eta_on_the_other_clock(
+    steady: bool, rule: Cron | Every, grid: int, make_call: MakeCall
+) -> None:
+    """It counts as the instant at which that clock stands then; the wall is 30 ahead here."""
+    call = run_of(rule, make_call(100, steady=steady))
+    assert grid_of(call, rule, 30) == grid
+    assert grid_of(run_of(rule, call, grid=7), rule, 30) == 7
+
+
+def test_what_a_late_run_stood_for_is_not_missed(make_call: MakeCall) -> None:
+    """It looked at the clock when it started, and the times until then are in it."""
+    call = run_of(Every(10), make_call(10 * SECOND), grid=10 * SECOND)
+    in_time = follows(call, None, 0, 35 * SECOND, 0)
+    late = follows(call, None, 22 * SECOND, 35 * SECOND, 0)
+    assert in_time == Turn(30 * SECOND, left=20 * SECOND)
+    assert late == Turn(40 * SECOND, left=20 * SECOND)
+
+
+@pytest.mark.parametrize(("steady", "missed"), [(True, False), (False, True)])
+def test_a_run_is_missed_by_its_own_clock(steady: bool, missed: bool, make_call: MakeCall) -> None:
+    """The wall clock is 30 ahead here."""
+    call = make_call(100, steady=steady, more=More(ends=120))
+    assert is_missed(call, 110, 30) is missed
+    assert is_missed(call, 120, 30)
+    assert not is_missed(make_call(100), 500, 30)
 
 
 # -- what follows
