@@ -112,7 +112,7 @@ class Jobs(ABC):
         order = call.eta if call.steady else call.eta - self.books.ahead()
         old = self.agenda.waiting.get(call.key)
         if old is not None:
-            call.calls, call.answer = old.calls + 1, old.shared()
+            call.calls, call.answer = old.calls + call.calls, old.shared()
         self.agenda.place(call, order <= now, order)
         self.ledger.accepted += 1
         if old is not None:
@@ -174,7 +174,7 @@ class Jobs(ABC):
     def _stop(self, run: Running, why: Event) -> None:
         """Cancel a run; the first reason counts."""
         if self.runs.get(run.call.key) is run:
-            run.stop = run.stop or why
+            run.stop = why if run.stop in (None, Event.FAIL) else run.stop
             run.asked += 1
             run.task_of_loop.cancel()
 

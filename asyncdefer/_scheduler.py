@@ -178,6 +178,7 @@ class Scheduler(Loop):
             )
             if rule is not None:
                 ahead = self.books.ahead()
+                self._highest = max(self._highest, ahead)
                 call, old = self._folded(call, rule, task, now, ahead)
                 order = call.eta if call.steady else call.eta - ahead
             if old is None or order <= now:

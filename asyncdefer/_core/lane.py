@@ -83,7 +83,7 @@ class RateLane(Lane):
         return self._rate.room(now)
 
     def opens(self) -> int | None:
-        return self._rate.opens()
+        return self._rate.opens(self.sent)
 
     def take(self, now: int) -> None:
         self._rate.take(now)

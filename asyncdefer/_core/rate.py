@@ -68,9 +68,11 @@ class Gcra:
         """One starts."""
         self._arrival = max(self._arrival, now * self._limit) + self._per
 
-    def opens(self) -> int:
-        """When there is room for one."""
-        return -((self._slack - self._arrival) // self._limit)
+    def opens(self, before: int = 0) -> int | None:
+        """When there is room for one more than so many."""
+        if before * self._per > self._slack:
+            return None
+        return -((self._slack - before * self._per - self._arrival) // self._limit)
 
     def idle(self, now: int) -> bool:
         """It remembers nothing any more: a new one would say the same."""

@@ -22,11 +22,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.job import NO_KWARGS, NOTHING_MORE, Call, Key, More
+from asyncdefer._core.lane import Slots
 from asyncdefer._core.options import Options
+from asyncdefer._core.rate import RateLimit
 
 EVERYTHING = 1 << 30  # lines to look at in one turn
 CONTEXT = Context()
@@ -44,26 +46,79 @@ class Declared:
 
 PLAIN = Declared("plain", Options())
 BRIEF = Declared("brief", Options(expires=7))
-TASKS = (PLAIN, BRIEF)
+ALONE = Declared("alone", Options(concurrency=1, priority=3))
+SPACED = Declared("spaced", Options(rate_limit=RateLimit(1, per=30e-6, burst=2)))
+DROPS = Declared("drops", Options(rate_limit=RateLimit(2, per=50e-6, drop=True)))
+BOTH = Declared("both", Options(concurrency=2, rate_limit=RateLimit(3, per=20e-6)))
+TASKS = (PLAIN, BRIEF, ALONE, SPACED, DROPS, BOTH)
+BY_NAME = {task.name: task for task in TASKS}
+
+
+Lane = tuple[str, ...]
+READY: Lane = ("ready",)
+BUSY: Lane = ("busy",)
+PAUSED: Lane = ("paused",)
+OPENED: Lane = ("opened",)  # was paused, and has been resumed
 
 
 @dataclass(slots=True)
 class Entry:
     """A waiting call. `lane` is None before its eta, then says where it stands; `claim` is its
-    place among those who stand: (order, id).
+    place among those who stand: (order, id). `sent`: the lane that sent it on when it opened.
     """
 
     call: Call
     ends: int | None
-    lane: str | None
+    lane: Lane | None
     claim: tuple[int, int]
+    sent: Lane | None = None
+
+    def stand(self, lane: Lane | None, order: int | None = None) -> None:
+        """Go elsewhere; with an `order` it is a new place in line."""
+        self.lane, self.sent = lane, None
+        if order is not None:
+            self.claim = (order - (option_of(self.call, "priority") or 0), self.call.id)
+
+
+def option_of(call: Call, name: str) -> Any:
+    """What a call says itself, or else its task."""
+    given = getattr(call.more.options, name, UNSET)
+    value = getattr(call.task.declared, name) if given is UNSET else given
+    return None if value is UNSET else value
 
 
 def ends_of(call: Call) -> int | None:
-    """When a call expires, on the clock of its eta: what it says itself, or else its task."""
-    given = call.more.options
-    expires = call.task.declared.expires if given is None else given.expires
-    return call.eta + expires if isinstance(expires, int) else None
+    """When a call expires, on the clock of its eta."""
+    expires = option_of(call, "expires")
+    return None if expires is None else call.eta + expires
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A rate as a bucket with a hole: each start pours in `space`, and no more than `burst` fit.
+
+    `empty`: when all has run out. Times are in parts of a microsecond, `limit` of them to one.
+    """
+
+    rate: RateLimit
+    empty: int = 0
+
+    @property
+    def space(self) -> int:
+        assert isinstance(self.rate.per, float)
+        return round(self.rate.per * 1e6)
+
+    def pour(self, now: int) -> None:
+        self.empty = max(self.empty, now * self.rate.limit) + self.space
+
+    def room(self, now: int) -> int:
+        free = (self.rate.burst or 1) * self.space - max(0, self.empty - now * self.rate.limit)
+        return max(0, free // self.space)
+
+    def opens(self, before: int) -> int | None:
+        """When there is room for one more than so many."""
+        free = (self.rate.burst or 1) - before - 1
+        return None if free < 0 else -(-(self.empty - free * self.space) // self.rate.limit)
 
 
 class Model:
@@ -73,6 +128,7 @@ class Model:
         self.concurrency = concurrency
         self.entries: list[Entry] = []
         self.running: dict[Key, Call] = {}
+        self.buckets: dict[Lane, Bucket] = {}
         self.shut = False
         self.paused: set[Hashable] = set()
 
@@ -86,14 +142,16 @@ class Model:
         """The newest call of a key waits; in a lane it takes the place of the older one."""
         entry = self.entry(call.key)
         if entry is None:
-            lane = "ready" if due else None
-            self.entries.append(Entry(call, ends_of(call), lane, (order, call.id)))
+            entry = Entry(call, ends_of(call), None, (0, 0))
+            self.entries.append(entry)
+            if due:
+                entry.stand(READY, order)
             return None
         old, entry.call, entry.ends = entry.call, call, ends_of(call)
         if not due:
-            entry.lane = None
-        elif entry.lane is None:
-            entry.lane, entry.claim = "ready", (order, call.id)
+            entry.stand(None)
+        elif entry.lane is None or old.more.rate != call.more.rate:
+            entry.stand(READY, order)
         return old
 
     def remove(self, key: Key) -> Call | None:
@@ -110,7 +168,7 @@ class Model:
         return None if time is None or time > now else time - now + steady
 
     def due(self, steady: int, wall: int) -> list[tuple[Entry, int]]:
-        found = []
+        found: list[tuple[Entry, int]] = []
         for entry in self.entries:
             time = self.surfaces(entry, steady, wall)
             if time is not None:
@@ -122,7 +180,7 @@ class Model:
 
         An empty call, which stands for nobody, is gone at its eta without a word.
         """
-        expired = []
+        expired: list[Call] = []
         for entry, order in found:
             call = entry.call
             if not call.calls:
@@ -131,45 +189,108 @@ class Model:
                 self.entries.remove(entry)
                 expired.append(call)
             else:
-                entry.lane, entry.claim = "ready", (order, call.id)
+                entry.stand(READY, order)
         return expired
 
-    def reopen(self) -> None:
-        """Those whose lane was opened come back to the first lane, with their old claims."""
-        for entry in self.entries:
-            if entry.lane == "opened":
-                entry.lane = "ready"
+    # -- lanes that open
 
-    def take(self, steady: int, wall: int, expired: list[Call]) -> Call | None:
+    def room(self, lane: Lane, now: int) -> int:
+        """How many of those who have to pass a lane of their task may start at once."""
+        if lane[0] == "rate":
+            return self.bucket(lane).room(now)
+        most = BY_NAME[lane[1]].declared.concurrency
+        assert isinstance(most, int)
+        return most - sum(call.task.name == lane[1] for call in self.running.values())
+
+    def bucket(self, lane: Lane) -> Bucket:
+        if lane not in self.buckets:
+            rate = BY_NAME[lane[1]].declared.rate_limit
+            assert isinstance(rate, RateLimit)
+            self.buckets[lane] = Bucket(rate)
+        return self.buckets[lane]
+
+    def gates(self, call: Call) -> list[Lane]:
+        """What a call has to find open: the slots of its task, and the rate of its rate key."""
+        declared, name = call.task.declared, call.task.name
+        slots: list[Lane] = [("full", name)] if declared.concurrency else []
+        return slots + ([("rate", name, call.more.rate)] if declared.rate_limit else [])
+
+    def movable(self, now: int) -> list[tuple[Entry, Lane]]:
+        """Who may come back to the first lane, and whence.
+
+        A lane sends as many as it has room for, those counted who are still on their way.
+        """
+        found: list[tuple[Entry, Lane]]
+        found = [(entry, OPENED) for entry in self.entries if entry.lane == OPENED]
+        for lane in {entry.lane for entry in self.entries}:
+            if lane is not None and lane[0] in ("full", "rate"):
+                sent = sum(entry.sent == lane for entry in self.entries)
+                here = [entry for entry in self.entries if entry.lane == lane]
+                here.sort(key=lambda entry: entry.claim)
+                found += [(entry, lane) for entry in here[: max(0, self.room(lane, now) - sent)]]
+        return found
+
+    def reopen(self, now: int) -> None:
+        """Those whose lane has opened come back to the first lane, with their old claims."""
+        for entry, lane in self.movable(now):
+            entry.lane, entry.sent = READY, lane
+
+    def opening(self) -> int | None:
+        """When the next rate has room for somebody who stands there."""
+        sent = [entry.sent for entry in self.entries]
+        lanes = {entry.lane for entry in self.entries if entry.lane and entry.lane[0] == "rate"}
+        times = [self.bucket(lane).opens(sent.count(lane)) for lane in lanes]
+        return min((time for time in times if time is not None), default=None)
+
+    # -- who may start
+
+    def take(self, steady: int, wall: int, expired: list[Call], dropped: list[Call]) -> Call | None:
         """The first who stands and whose key and task are free, while there is a slot.
 
-        Those of them who have expired meanwhile go to `expired`.
+        Those of them who have expired meanwhile go to `expired`. Who finds no room in a rate that
+        drops goes to `dropped`, unless it has run before.
         """
         while len(self.running) < self.concurrency and not self.shut:
             entry = None
             for other in self.entries:
-                if other.lane == "ready" and (entry is None or other.claim < entry.claim):
+                if other.lane == READY and (entry is None or other.claim < entry.claim):
                     entry = other
             if entry is None:
                 return None
             call = entry.call
+            gates = self.gates(call)
+            shut = [lane for lane in gates if self.room(lane, steady) < 1]
+            drops = self._drops(call, shut)
             if call.key in self.running:
-                entry.lane = "busy"
+                entry.stand(BUSY)
             elif call.task.identity in self.paused:
-                entry.lane = "paused"
+                entry.stand(PAUSED)
+            elif shut and not drops:
+                entry.stand(shut[0])
             else:
                 self.entries.remove(entry)
-                if entry.ends is None or entry.ends > (steady if call.steady else wall):
+                if entry.ends is not None and entry.ends <= (steady if call.steady else wall):
+                    expired.append(call)
+                elif drops:
+                    dropped.append(call)
+                else:
                     self.running[call.key] = call
+                    for lane in gates:
+                        if lane[0] == "rate":
+                            self.bucket(lane).pour(steady)
                     return call
-                expired.append(call)
         return None
+
+    def _drops(self, call: Call, shut: list[Lane]) -> bool:
+        rate = call.task.declared.rate_limit
+        first = bool(shut) and shut[0][0] == "rate" and not call.more.attempt
+        return first and isinstance(rate, RateLimit) and rate.drop
 
     def release(self, key: Key) -> None:
         del self.running[key]
         entry = self.entry(key)
-        if entry is not None and entry.lane == "busy":
-            entry.lane = "ready"
+        if entry is not None and entry.lane == BUSY:
+            entry.stand(READY)
 
     def pause(self, identity: Hashable | None) -> None:
         if identity is None:
@@ -183,8 +304,8 @@ class Model:
         elif identity in self.paused:
             self.paused.remove(identity)
             for entry in self.entries:
-                if entry.lane == "paused" and entry.call.task.identity == identity:
-                    entry.lane = "opened"
+                if entry.lane == PAUSED and entry.call.task.identity == identity:
+                    entry.stand(OPENED)
 
     def next_time(self, *, steady: bool) -> int | None:
         times = [
@@ -220,10 +341,12 @@ class Pair:
         *,
         steady: bool = True,
         expires: int | None = 0,
+        priority: int | None = 0,
+        rate: str = "",
         empty: bool = False,
         renew: bool = True,
     ) -> None:
-        """A new call, as a queue hands it over. `expires`: 0 leaves it to the task."""
+        """A new call, as a queue hands it over. `expires`, `priority`: 0 leaves it to the task."""
         self.last += 1
         key: Key = self.last if name is None else (task.name, name)
         entry = self.model.entry(key)
@@ -232,7 +355,10 @@ class Pair:
             # A queue places the empty call of a leading window when the leading run starts.
             calls, span, steady = 0, max(span, 1), True
         now = self.steady if steady else self.wall
-        more = NOTHING_MORE if expires == 0 else More(options=Options(expires=expires))
+        given: dict[str, Any] = {"expires": expires, "priority": priority}
+        given = {option: value for option, value in given.items() if value != 0}
+        more = More(rate=rate, options=Options(**given) if given else None)
+        more = NOTHING_MORE if more == NOTHING_MORE else more
         call = Call(
             self.last, task, key, now + span, steady, (), NO_KWARGS, CONTEXT, calls, more
         )  # fmt: skip
@@ -250,8 +376,7 @@ class Pair:
         keyed = [call for call in calls.values() if call.shown_key is not None]
         if keyed:
             call = keyed[at % len(keyed)]
-            task = PLAIN if call.task.name == "plain" else BRIEF
-            self.enqueue(task, call.shown_key, span, **values)
+            self.enqueue(BY_NAME[call.task.name], call.shown_key, span, **values)
 
     def move(self, at: int, span: int, *, steady: bool) -> None:
         """A reschedule: the same call with the same id at another time, on either clock."""
@@ -271,7 +396,9 @@ class Pair:
         if entry is None or not entry.call.calls:
             now = self.steady if steady else self.wall
             self.started -= 1
-            self._place(structs.replace(call, eta=now + span, steady=steady), due=False, order=0)
+            more = structs.replace(call.more, attempt=call.more.attempt + 1)
+            again = structs.replace(call, eta=now + span, steady=steady, more=more)
+            self._place(again, due=False, order=0)
 
     def _place(self, call: Call, *, due: bool, order: int) -> None:
         old = None
@@ -299,7 +426,7 @@ class Pair:
         """Time passes and a turn comes."""
         self.steady += span
         steady, wall, model = self.steady, self.wall, self.model
-        if any(entry.lane == "opened" for entry in model.entries):
+        if model.movable(steady):
             limit = EVERYTHING
         found = model.due(steady, wall)
         expired = self.agenda.take_due(steady, wall, limit)
@@ -311,7 +438,10 @@ class Pair:
         assert len(expired) == len(ended)
         self.gone += waited - len(model.entries)
         if limit == EVERYTHING:
-            model.reopen()
+            model.reopen(steady)
+            # Who comes back at once to a time that is over would turn in circles.
+            times = zip(self.agenda.next_times(), (steady, wall), strict=True)
+            assert all(time is None or time > now for time, now in times)
             assert self.agenda.is_due(steady, wall) == any(e.lane for e in model.entries)
             ahead = {entry.call.id for entry in model.entries if entry.lane is None}
             assert {call.id for call in self.agenda.waiting_for_time()} == ahead
@@ -340,17 +470,25 @@ class Pair:
         might = self.agenda.startable()
         expired: list[Call] = []
         ended: list[Call] = []
+        dropped: list[Call] = []
         call = self.agenda.take(self.steady, self.wall, expired)
-        assert call is self.model.take(self.steady, self.wall, ended)
+        assert call is self.model.take(self.steady, self.wall, ended, dropped)
         assert expired == ended
-        self.gone += len(ended)
-        if call is not None or ended:
+        assert self.agenda.dropped == dropped
+        self.agenda.dropped.clear()
+        self.gone += len(ended) + len(dropped)
+        if call is not None or ended or dropped:
             assert might
         if call is not None:
             self.started += 1
-        elif not any(entry.lane == "opened" for entry in self.model.entries):
+        elif not self.model.movable(self.steady):
             self.agenda.take_due(-1, -1, EVERYTHING)  # forgets lanes that opened and are empty
             assert not self.agenda.startable()
+            opening = self.model.opening()
+            if opening is not None:
+                when = self.agenda.next_times()[0]
+                assert when is not None
+                assert when <= opening
         return call
 
     def release(self, at: int) -> None:
@@ -389,8 +527,8 @@ class Pair:
             assert agenda.waiting[entry.call.key] is entry.call
         for time, steady in zip(agenda.next_times(), (True, False), strict=True):
             wanted = model.next_time(steady=steady)
-            assert (time is None) == (wanted is None)
-            assert time is None or wanted is None or time <= wanted
+            assert wanted is None or (time is not None and time <= wanted)
+            assert wanted is not None or time is None or (steady and agenda.lanes.opening)
         if any(entry.lane for entry in model.entries) or model.due(self.steady, self.wall):
             assert agenda.is_due(self.steady, self.wall)
         waiting = len(model.entries)
@@ -422,7 +560,7 @@ class Pair:
 
 SPANS = st.sampled_from([-3, -1, 0, 0, 1, 2, 3, 5, 8, 12])
 NAMES = st.sampled_from(["x", "x", "y", None])
-WHO = st.sampled_from([None, "plain", "brief", "unknown"])
+WHO = st.sampled_from([None, *BY_NAME, "unknown"])
 AT = st.integers(0, 9)
 
 
@@ -441,6 +579,8 @@ class AgendaMachine(RuleBasedStateMachine):
         span=SPANS,
         steady=st.booleans(),
         expires=st.sampled_from([0, 0, None, 1, 5]),
+        priority=st.sampled_from([0, 0, None, 4, 30]),
+        rate=st.sampled_from(["", "", "r"]),
         empty=st.sampled_from([False, False, True]),
         renew=st.booleans(),
     )
@@ -538,7 +678,7 @@ def drive(pair: Pair, course: Course, steps: int, proof: int) -> None:
     random = Random(course.seed)
     roll, below = random.random, random.randrange
     names = [str(number) for number in range(course.keys)]
-    who = (None, "plain", "brief", "unknown")
+    who = (None, *BY_NAME, "unknown")
     entries, running = pair.model.entries, pair.model.running
 
     def span() -> int:
@@ -555,11 +695,13 @@ def drive(pair: Pair, course: Course, steps: int, proof: int) -> None:
             name = names[below(course.keys)] if roll() < 0.85 else None
             expires = 0 if roll() < 0.8 else (None, 1, 5)[below(3)]
             pair.enqueue(
-                TASKS[roll() < 0.3],
+                TASKS[below(6)] if roll() < 0.7 else PLAIN,
                 name,
                 span(),
                 steady=roll() < 0.6,
                 expires=expires,
+                priority=0 if roll() < 0.8 else (None, 2, 40)[below(3)],
+                rate="" if roll() < 0.6 else "r",
                 empty=roll() < 0.1,
                 renew=roll() < 0.6,
             )
@@ -582,9 +724,9 @@ def drive(pair: Pair, course: Course, steps: int, proof: int) -> None:
         elif draw < 0.95:
             pair.step(below(41) - 20, below(3))
         elif draw < 0.958:
-            pair.pause(who[below(4)])
+            pair.pause(who[below(len(who))])
         else:
-            pair.resume(who[below(4)])
+            pair.resume(who[below(len(who))])
         if at % proof:
             pair.agree()
         else:
@@ -687,6 +829,57 @@ class DeafToPause(Agenda):
         return super().take(*args, **kwargs)
 
 
+class NoHeadStart(Agenda):
+    """Priorities are not looked at."""
+
+    def _line_up(self, call: Call, order: int) -> None:
+        super()._line_up(call, order + (option_of(call, "priority") or 0))
+
+
+class TasksWithoutLimit(Agenda):
+    """The slots of a task do not run out."""
+
+    def take(self, *args: Any, **kwargs: Any) -> Call | None:
+        for lane in self.lanes.slots.values():
+            lane._limit = EVERYTHING
+        return super().take(*args, **kwargs)
+
+
+class SlotNotFreed(Agenda):
+    """The run of a task with a limit ends and leaves its slot taken."""
+
+    def release(self, key: Key) -> None:
+        gates = self.lanes.passed.get(key, [])
+        gates[:] = [gate for gate in gates if not isinstance(gate, Slots)]
+        super().release(key)
+
+
+class RatesForgotten(Agenda):
+    """What started is not remembered."""
+
+    def take(self, *args: Any, **kwargs: Any) -> Call | None:
+        for name in [name for name, lane in self.lanes.rates.items() if not len(lane.lines)]:
+            del self.lanes.rates[name]
+        return super().take(*args, **kwargs)
+
+
+class NeverByItself(Agenda):
+    """Nobody comes when a rate has room again."""
+
+    def take_due(self, steady: int, wall: int, limit: int) -> list[Call]:
+        self.lanes.opening.clear()
+        return super().take_due(steady, wall, limit)
+
+
+class NothingDropped(Agenda):
+    """Who should be dropped waits."""
+
+    def take(self, *args: Any, **kwargs: Any) -> Call | None:
+        for lane in self.lanes.rates.values():
+            lane.drops = False
+        return super().take(*args, **kwargs)
+
+
 PLANTED = [
     LineNotRedrawn,
     StaleNotSkipped,
@@ -696,6 +889,12 @@ PLANTED = [
     NeverExpired,
     StepsForgotten,
     DeafToPause,
+    NoHeadStart,
+    TasksWithoutLimit,
+    SlotNotFreed,
+    RatesForgotten,
+    NeverByItself,
+    NothingDropped,
 ]
 FAILURES = (AssertionError, KeyError)
 
@@ -706,7 +905,7 @@ def test_a_planted_bug_is_found_by_the_driver(planted: type[Agenda]) -> None:
     found = 0
     for course in COURSES:
         try:
-            drive(Pair(planted(course.concurrency)), course, steps=1_500, proof=101)
+            drive(Pair(planted(course.concurrency)), course, steps=3_000, proof=101)
         except FAILURES:
             found += 1
     assert found >= 3

@@ -306,3 +306,24 @@ async def test_give_up_keeps_its_cause(defer_queue: Queue, defer_clock: VirtualC
     with pytest.raises(GiveUp) as caught:
         await handle
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_redriven_job_knows_its_calls(
+    defer_queue: Queue, defer_clock: VirtualClock
+) -> None:
+    """Also where it takes the place of the empty call of a leading window."""
+    calls: list[int] = []
+
+    @defer_queue.task(delay=60, defer=asyncdefer.Defer(["key"], leading=True))
+    async def job(key: str) -> None:
+        calls.append(asyncdefer.current().calls)
+        raise ValueError
+
+    defer_queue.pause()
+    await job.enqueue("a")
+    handle = await job.enqueue("a")
+    defer_queue.resume()
+    await defer_clock.advance(1)
+    await defer_queue.redrive(handle.id)
+    await defer_clock.advance(1)
+    assert calls == [2, 2]

@@ -261,3 +261,19 @@ def test_a_bad_max_wait_is_refused(max_wait: object) -> None:
     """A bound that is no duration is an error where it is written."""
     with pytest.raises((TypeError, ValueError)):
         Defer(max_wait=max_wait)  # type: ignore[arg-type]
+
+
+async def test_a_clock_set_twice_around_a_call(queue: Queue, clock: VirtualClock) -> None:
+    """Set forward, a call by eta, and set back before the queue looked: the bound holds."""
+    runs: list[float] = []
+    begin = clock.monotonic()
+
+    @queue.task(defer=Defer(["key"], max_wait=12))
+    async def job(key: str) -> None:
+        runs.append(clock.monotonic() - begin)
+
+    clock.step(30)
+    await job.options(eta=clock.now() + timedelta(seconds=5)).enqueue("a")
+    clock.step(-30)
+    await clock.advance(20)
+    assert runs == [12]

@@ -268,3 +268,33 @@ async def test_many_keys_at_once(queue: Queue, clock: VirtualClock, starts: Star
     for what in range(50):
         assert [at for at, each in starts.at if each == what] == [0, 0.5, 1, 1.5, 2, 2.5]
     await asyncdefer.sleep(0)
+
+
+async def test_a_rate_with_room_and_no_slot(clock: VirtualClock, starts: Starts) -> None:
+    """While all slots are taken the queue rests: nothing can be done about a rate that has opened."""
+    small = Queue(concurrency=1, clock=clock)
+    async with small:
+        spaced = small.task("spaced", rate_limit=RateLimit(1, per=10))(starts)
+        for n in range(3):
+            await spaced.enqueue(n)
+        await clock.advance(1)
+        await small.enqueue(asyncdefer.sleep, 60)
+        await clock.advance(20)
+        await clock.advance(50)
+    assert starts.at == [(0, 0), (61, 1), (71, 2)]
+
+
+async def test_the_claim_counts_also_when_room_grows(clock: VirtualClock, starts: Starts) -> None:
+    """Who came first starts first, also where the rate opened for several while no slot was free."""
+    small = Queue(concurrency=3, clock=clock)
+    async with small:
+        spaced = small.task("spaced", rate_limit=RateLimit(1, per=10, burst=2))(starts)
+        for n in range(4):
+            await spaced.enqueue(n)
+        await clock.advance(1)
+        for _ in range(3):
+            await small.enqueue(asyncdefer.sleep, 60)
+        await clock.advance(40)
+        await spaced.enqueue(4)
+        await clock.advance(100)
+    assert starts.at == [(0, 0), (0, 1), (61, 2), (61, 3), (71, 4)]

@@ -261,3 +261,26 @@ async def test_a_cancelled_job_is_not_brought_back(
     assert moved is False
     await clock.advance(20)
     assert ran == []
+
+
+async def test_a_cancel_after_the_timeout_is_the_last_word(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """A run that tidies up after its timeout is cancelled all the same: no retry follows."""
+    runs: list[int] = []
+
+    @queue.task(timeout=5, retry=asyncdefer.Retry(3, delay=1, jitter=False))
+    async def slow() -> None:
+        runs.append(1)
+        try:
+            await asyncdefer.sleep(60)
+        finally:
+            await asyncdefer.sleep(10)
+
+    handle = await slow.enqueue()
+    await clock.advance(6)
+    assert await handle.cancel()
+    await clock.advance(100)
+    assert runs == [1]
+    with pytest.raises(JobCancelled):
+        await handle

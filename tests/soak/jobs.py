@@ -195,7 +195,7 @@ class Jobs(ABC):
         if self.chance(0.3):
             self.park()
         try:
-            value = self.ending(burst, snoozes=False)
+            value = self.ending(burst)
         except BaseException as error:
             self.model.leave(burst, (None, error))
             raise
@@ -266,15 +266,16 @@ class Jobs(ABC):
             else:
                 await handle
 
-    def ending(self, burst: Burst, *, snoozes: bool = True) -> object:
-        """How a job ends."""
+    def ending(self, burst: Burst) -> object:
+        """How a job ends; one in a thread makes no tasks, and does not snooze."""
+        in_loop = not burst.call.kind.thread
         if burst.call.kind.fails and self.chance(0.7):
             raise ZeroDivisionError("on purpose")
         if self.chance(0.6):
             return object()
-        if snoozes and self.chance(0.15):
+        if in_loop and self.chance(0.15):
             self.help(self.call_again(burst))
-        if snoozes and burst.attempt < 4 and self.chance(0.4):
+        if in_loop and burst.attempt < 4 and self.chance(0.4):
             if self.chance(0.7):
                 raise Snooze(timedelta(microseconds=self.span(0, 1, 10)))
             raise Snooze(eta=moment(self.clock.wall() + self.span(-2, 1, 10)))

@@ -1,8 +1,8 @@
 """The policies of a task in plain words, and the same as the library takes them.
 
 Each knows what follows from records: from how often a job failed, or from when jobs started.
-Spans are microseconds. A schedule (`repeat`) would be a policy of this kind: what the next time
-is after a run that began and ended then.
+Spans are microseconds. Schedules (`repeat`) are not driven here; their place would be a policy
+that knows, from when a run began and ended, when the next one is.
 """
 
 from collections.abc import Callable
