@@ -217,7 +217,7 @@ class Jobs(ABC):
             bound=None, window=None, ends=None,
         )  # fmt: skip
         if call.repeat is not None:
-            more = structs.replace(more, grid=grid_of(call, call.repeat, self._ahead))
+            more = structs.replace(more, grid=grid_of(call, call.repeat, self.books.ahead()))
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.books.name(again)

@@ -156,4 +156,5 @@ class Loop(Recurring):
         return ", ".join(map(repr, self.books.busy())) or None
 
     def one_shots(self) -> bool:
+        """Something runs, or waits that is not the next run of a schedule."""
         return bool(self.runs) or len(self.agenda) > len(self.schedules)

@@ -237,11 +237,13 @@ class Queue(Calls):
     @overload
     async def pending(self, task: Callable[..., Any] | str, key: str) -> Handle[Any] | None: ...
     async def pending(self, task: Callable[..., Any] | str, key: str) -> Handle[Any] | None:
-        """The handle of the call that waits under a key."""
+        """The handle of the call that waits under a key, or of the schedule that goes on under it."""
         scheduler = self._started()
-        call = scheduler.agenda.waiting.get((self.task_of(task).identity, checked_key(key)))
+        full = (self.task_of(task).identity, checked_key(key))
+        call = scheduler.agenda.waiting.get(full)
         if call is None or not call.calls:
-            return None
+            schedule = scheduler.schedules.get(full)  # its run may be under way
+            return None if schedule is None else Handle(scheduler, schedule)
         return Handle(scheduler, call.more.schedule or call)
 
     async def jobs(

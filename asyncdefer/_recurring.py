@@ -23,8 +23,8 @@ from asyncdefer._core.job import (
     Schedule,
 )  # fmt: skip
 from asyncdefer._core.options import Options
-from asyncdefer._core.recurrence import Repeat, Turn, first_turn
-from asyncdefer._core.rules import follows, is_missed
+from asyncdefer._core.recurrence import Occurrence, Repeat, first_occurrence
+from asyncdefer._core.rules import ends_schedule, following, is_missed
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import Jobs
 from asyncdefer._log import INFO
@@ -66,17 +66,17 @@ class Recurring(Jobs):
         if going is not None and _same(going, args, kwargs, given):
             return Handle(self, self.schedules[full])
         now = self.clock.steady()
-        if given.eta is not UNSET and given.eta is not None:
+        if isinstance(given.eta, int):
             when, steady, grid, ends = given.eta, False, None, None
-        elif given.delay is not UNSET:
-            when, steady, grid, ends = within(now + (given.delay or 0)), True, None, None
+        elif isinstance(given.delay, int):
+            when, steady, grid, ends = within(now + given.delay), True, None, None
         elif going is not None and going is self.agenda.waiting.get(full):
             when, steady, grid, ends = going.eta, going.steady, going.more.grid, going.more.ends
         else:
-            turn = self._first(rule, going, now)
-            if turn is None:
+            found = self._first(rule, going, now)
+            if found is None:
                 raise ValueError(f"{rule!r} names no time that is still to come")
-            when, steady, grid, ends = turn.eta, rule.steady, turn.eta, turn.ends
+            when, steady, grid, ends = found.eta, rule.steady, found.eta, found.ends
         number = self._next_id(now)
         schedule = Schedule(number, task, full, when, steady, (), NO_KWARGS, NO_CONTEXT)
         more = structs.replace(more, schedule=schedule, grid=grid, ends=ends)
@@ -84,12 +84,12 @@ class Recurring(Jobs):
         self.schedules[full] = schedule
         return Handle(self, schedule)
 
-    def _first(self, rule: Repeat, running: Call | None, now: int) -> Turn | None:
+    def _first(self, rule: Repeat, running: Call | None, now: int) -> Occurrence | None:
         """The first run; one that comes while a run by this rule is under way keeps its grid."""
         ahead = self.books.ahead()
         if running is not None:
-            return follows(running, None, 0, now, ahead)
-        return first_turn(rule, now if rule.steady else now + ahead)
+            return following(running, 0, now, ahead)
+        return first_occurrence(rule, now if rule.steady else now + ahead)
 
     def _going(self, key: Key, rule: Repeat) -> Call | None:
         """The run that waits or is under way in the schedule of a key, if that goes by this rule."""
@@ -104,42 +104,40 @@ class Recurring(Jobs):
         if newer is not None:
             self._end_schedule(call, newer.shared(), replaced=True)
             return
-        turn = follows(call, outcome, late, now, self.books.ahead())
-        if turn is None:
+        found = None if ends_schedule(outcome) else following(call, late, now, self.books.ahead())
+        if found is None:
             self._end_schedule(call, call.shared().final())
             return
-        more, given = call.more, call.more
+        had = call.more
         more = More(
-            rate=given.rate, options=given.options, schedule=given.schedule,
-            grid=turn.eta, ends=turn.ends,
+            rate=had.rate, options=had.options, schedule=had.schedule,
+            grid=found.eta, ends=found.ends,
         )  # fmt: skip
-        steady = cast(Repeat, call.repeat).steady
-        number = self._next_id(now)
+        number, steady = self._next_id(now), cast(Repeat, call.repeat).steady
         again = Call(
-            number, call.task, call.key, turn.eta, steady, call.args, call.kwargs, call.context,
+            number, call.task, call.key, found.eta, steady, call.args, call.kwargs, call.context,
             1, more,
         )  # fmt: skip
-        self._tell_missed(again, turn)
+        self._tell_missed(again, found.left_out)
         self._enter(again, now)
 
     def _skip(self, call: Call, now: int) -> bool:
-        """Move a run that has not started before the next one of its schedule came to that time."""
-        ahead = self.books.ahead()
-        turn = follows(call, None, 0, now, ahead) if is_missed(call, now, ahead) else None
-        if turn is None:
+        """Move a run that was missed and is to be left out to the next time of its schedule."""
+        found = following(call, 0, now, self.books.ahead()) if is_missed(call) else None
+        if found is None:
             return False
-        more = structs.replace(call.more, grid=turn.eta, ends=turn.ends)
-        again = call.again(turn.eta, steady=cast(Repeat, call.repeat).steady, more=more)
-        self._tell_missed(again, structs.replace(turn, left=call.more.grid))
+        more = structs.replace(call.more, grid=found.eta, ends=found.ends)
+        again = call.again(found.eta, steady=call.steady, more=more)
+        self._tell_missed(again, call.more.grid)
         self.agenda.place(again)
         return True
 
-    def _tell_missed(self, call: Call, turn: Turn) -> None:
-        """Runs that are left out are told, from the first one to the one that comes instead."""
-        if turn.left is not None and self._heard(INFO):
+    def _tell_missed(self, call: Call, first: int | None) -> None:
+        """Times that are left out are told, from the first one to the run that comes instead."""
+        if first is not None and self._heard(INFO):
             shift = self.books.ahead() if call.steady else 0
-            first, until = moment(turn.left + shift), moment(turn.eta + shift)
-            self._tell(INFO, "job_missed", call, eta=first, until=until)
+            until = moment(call.eta + shift)
+            self._tell(INFO, "job_missed", call, eta=moment(first + shift), until=until)
 
     def _end_schedule(self, call: Call, answer: Answer, *, replaced: bool = False) -> None:
         """No run follows this one; those who hold the schedule's handle get this answer."""

@@ -60,6 +60,14 @@ def duration(value: float | timedelta, name: str = "delay") -> int:
     return result
 
 
+def positive(value: float | timedelta, name: str) -> int:
+    """The microseconds of a duration that is more than nothing."""
+    result = duration(value, name)
+    if result == 0:
+        raise ValueError(f"{name} must be more than 0")
+    return result
+
+
 def moment(time: int) -> datetime:
     """The aware datetime in UTC; a time before year 1 shows as the first datetime there is."""
     return _EPOCH + timedelta(microseconds=time) if time > FIRST else _FIRST

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 from msgspec import UNSET, Struct, UnsetType
 
 from asyncdefer._core.checks import checked_key, whole
-from asyncdefer._core.instant import duration, instant
+from asyncdefer._core.instant import duration, instant, positive
 from asyncdefer._core.rate import RateLimit
 from asyncdefer._core.recurrence import Repeat, read_repeat
 from asyncdefer._core.retry import Retry, read_retry
@@ -105,13 +105,6 @@ class Options(Struct, frozen=True):
     key: str | None | UnsetType = UNSET
 
 
-def _positive(value: float | timedelta, name: str) -> int:
-    result = duration(value, name)
-    if result == 0:
-        raise ValueError(f"{name} must be more than 0: a job could never finish or start in it")
-    return result
-
-
 def _defer(value: DeferRule) -> Defer | None:
     if isinstance(value, Defer):
         return value
@@ -140,8 +133,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "concurrency": lambda value: whole(value, "concurrency"),
     "rate_limit": _rate_limit,
     "repeat": read_repeat,
-    "timeout": lambda value: _positive(value, "timeout"),
-    "expires": lambda value: _positive(value, "expires"),
+    "timeout": lambda value: positive(value, "timeout"),
+    "expires": lambda value: positive(value, "expires"),
     "result_ttl": lambda value: duration(value, "result_ttl"),
     "eta": instant,
     "key": checked_key,

@@ -7,15 +7,17 @@ not start yet stands in the lane of its key, and when that opens the first one g
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from asyncdefer._core.checks import whole
-from asyncdefer._core.instant import duration
+from asyncdefer._core.instant import duration, positive
+
+_SEQUENCE: Final[Any] = Sequence  # of what, a checker is not to wonder about
 
 
-class _Rate(Struct, frozen=True):
+class _Rate(Struct, frozen=True):  # a base, so that these may be positional and the rest may not
     limit: int
     per: float | timedelta
 
@@ -26,7 +28,7 @@ class RateLimit(_Rate, frozen=True, kw_only=True):
     `burst`: how many may start at once after a rest; 1 if not given. `key`: names of parameters,
     or a function of the call's arguments; calls of different keys have rates of their own.
     `drop`: a call that may not start when it is due is not kept waiting but ends with
-    `JobDropped`.
+    `JobDropped`. `TypeError` or `ValueError` for what is none of these.
     """
 
     burst: int | None = None
@@ -34,15 +36,16 @@ class RateLimit(_Rate, frozen=True, kw_only=True):
     drop: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("limit", "burst"):
-            value = getattr(self, name)
-            if value is None and name == "burst":
-                continue
-            whole(value, name)
-        if duration(self.per, "per") == 0:
-            raise ValueError("per must be more than 0")
+        whole(self.limit, "limit")
+        if self.burst is not None:
+            whole(self.burst, "burst")
+        positive(self.per, "per")
         if isinstance(self.key, str):
             raise TypeError(f'RateLimit takes a list of parameter names: key=["{self.key}"]')
+        if self.key is not None and not callable(self.key) and not isinstance(self.key, _SEQUENCE):
+            raise TypeError("RateLimit takes key=[names of parameters] or a function of the call")
+        if not isinstance(self.drop, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
+            raise TypeError("drop is True or False")
 
 
 class Gcra:

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import islice
 from typing import ClassVar, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from msgspec import Struct, structs
 
-from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment
+from asyncdefer._core.instant import LAST, SECOND, duration, instant, moment, positive
 
 CATCH_UP: Final = 100  # missed runs that `missed="all"` catches up on at the most: the latest
 GRACE: Final = 60 * SECOND  # how late a run may be that is else skipped; half a period at the most
@@ -41,7 +40,8 @@ _DAY: Final = timedelta(days=1)
 class Every(Struct, frozen=True):
     """A run each `period` (seconds or timedelta), on the steady clock.
 
-    `missed`: what becomes of runs whose time went by, see `Cron`.
+    `missed`: what becomes of runs whose time went by, see `Cron`. `ValueError` for a period of
+    nothing and for another `missed`.
     """
 
     period: float | timedelta
@@ -50,9 +50,7 @@ class Every(Struct, frozen=True):
     steady: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        period = duration(self.period, "period")
-        if period == 0:
-            raise ValueError("period must be more than 0")
+        period = positive(self.period, "period")
         _check_missed(self.missed)
         # So that 60 seconds and a minute are the same schedule.
         structs.force_setattr(self, "period", timedelta(microseconds=period))
@@ -60,7 +58,8 @@ class Every(Struct, frozen=True):
     def after(self, time: int, grid: int) -> int | None:
         """The first instant after `time` that is whole periods after `grid`."""
         period = duration(self.period, "period")
-        return _shown(grid + ((time - grid) // period + 1) * period)
+        found = grid + ((time - grid) // period + 1) * period
+        return found if found <= LAST else None
 
     def explain(self) -> str:
         """The schedule in words."""
@@ -70,8 +69,9 @@ class Every(Struct, frozen=True):
 class Cron(Struct, frozen=True):
     """A run at each time that a cron expression names, on the wall clock of a place.
 
-    `expr`: minute, hour, day of month, month, day of week, as cron has them, or `@hourly`,
-    `@daily`, `@weekly`, `@monthly`, `@yearly`; with six fields the first one is the second.
+    `expr`: minute, hour, day of month, month, day of week, as cron has them; with six fields the
+    first one is the second; or `@hourly`, `@daily` and `@midnight`, `@weekly`, `@monthly`,
+    `@yearly` and `@annually`.
     `tz`: the IANA name of the place. `missed`: what becomes of runs whose time went by while
     the program stood still, or while the run before them went on: `"once"` runs once for all of
     them, `"all"` runs each (the last hundred at the most), `"skip"` none: a run that has not
@@ -90,8 +90,11 @@ class Cron(Struct, frozen=True):
         if not isinstance(self.expr, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
             raise TypeError(f"a cron expression is a str, not {type(self.expr).__name__}")
         _check_missed(self.missed)
+        # So that `@daily` and what it stands for are the same schedule.
+        fields = " ".join(self.expr.split())
+        structs.force_setattr(self, "expr", _ALIASES.get(fields.lower(), fields))
         try:
-            next(CronSim(self._fields, datetime(2000, 1, 1)))  # noqa: DTZ001 - local time of any place
+            next(CronSim(self.expr, datetime(2000, 1, 1)))  # noqa: DTZ001 - local time of any place
         except (CronSimError, StopIteration) as error:
             wrong = str(error) or "that day never comes"
             raise ValueError(
@@ -108,19 +111,15 @@ class Cron(Struct, frozen=True):
 
     def explain(self) -> str:
         """The schedule in words."""
-        return f"{CronSim(self._fields, datetime(2000, 1, 1)).explain()} ({self.tz})"  # noqa: DTZ001 - as above
-
-    @property
-    def _fields(self) -> str:
-        return _ALIASES.get(self.expr.strip().lower(), self.expr)
+        return f"{CronSim(self.expr, datetime(2000, 1, 1)).explain()} ({self.tz})"  # noqa: DTZ001 - as above
 
     def after(self, time: int, grid: int) -> int | None:
         """The first instant after `time` at which the clocks there show a time of the expression.
 
-        None if there is none before year 10,000.
+        None if there is none before year 10,000. A calendar needs no `grid`: it is one.
         """
         try:
-            return _after(self._fields, self.tz, time)
+            return _after(self.expr, self.tz, time)
         except (OverflowError, ValueError, StopIteration):  # past the last datetime there is
             return None
 
@@ -128,52 +127,50 @@ class Cron(Struct, frozen=True):
 Repeat = Cron | Every
 
 
-class Turn(Struct, frozen=True):
+class Occurrence(Struct, frozen=True):
     """When a schedule runs next, on the clock of its rule.
 
-    `ends`: when this run counts as missed if it has not started. `left`: the first instant that
+    `ends`: when this run counts as missed if it has not started. `left_out`: the first instant that
     is left out before it.
     """
 
     eta: int
     ends: int | None = None
-    left: int | None = None
+    left_out: int | None = None
 
 
-def first_turn(rule: Repeat, now: int) -> Turn | None:
+def first_occurrence(rule: Repeat, now: int) -> Occurrence | None:
     """The first run of a schedule that begins at `now`, on the rule's clock."""
-    return _turn(rule, rule.after(now, now), now, None)
+    return _occurrence(rule, rule.after(now, now), now, None)
 
 
-def next_turn(rule: Repeat, grid: int, seen: int, now: int) -> Turn | None:
+def next_occurrence(rule: Repeat, grid: int, seen: int, now: int) -> Occurrence | None:
     """The run that follows the one for `grid`, which looked at the clock at `seen` when it started.
 
     All times are on the rule's clock. None if the schedule has come to its end.
     """
     first = rule.after(grid, grid)
     if first is None or first > now:
-        return _turn(rule, first, grid, None)
+        return _occurrence(rule, first, grid, None)
     eta: int | None = None
     if rule.missed == "all":
-        eta = first
-        if len(list(islice(_between(rule, grid, grid, now), CATCH_UP + 1))) > CATCH_UP:
-            eta = _latest(rule, grid, now, CATCH_UP)
+        eta = _latest(rule, grid, now, CATCH_UP)
     elif rule.missed == "once":
         latest = _latest(rule, grid, now, 1)
         eta = latest if latest > seen else None  # the run itself stood for those before it
     if eta is None:
         eta = rule.after(now, grid)
-    return _turn(rule, eta, grid, first)
+    return _occurrence(rule, eta, grid, first)
 
 
-def _turn(rule: Repeat, eta: int | None, grid: int, first: int | None) -> Turn | None:
+def _occurrence(rule: Repeat, eta: int | None, grid: int, first: int | None) -> Occurrence | None:
     if eta is None:
         return None
     ends = None
     if rule.missed == "skip":
         after = rule.after(eta, grid)
         ends = eta + (GRACE if after is None else min(GRACE, (after - eta) // 2))
-    return Turn(eta, ends, first if first is not None and first < eta else None)
+    return Occurrence(eta, ends, first if first is not None and first < eta else None)
 
 
 def _between(rule: Repeat, grid: int, start: int, end: int) -> Iterator[int]:
@@ -248,10 +245,6 @@ def _end_of_gap(early: datetime, late: datetime, zone: ZoneInfo) -> datetime:
 
     length = round((late - early).total_seconds())
     return early + timedelta(seconds=bisect_left(range(length), True, key=is_over))
-
-
-def _shown(time: int) -> int | None:
-    return time if time <= LAST else None
 
 
 def _check_missed(missed: str) -> None:

@@ -20,7 +20,7 @@ Errors = type[BaseException] | tuple[type[BaseException], ...]
 Delay = float | timedelta | Callable[[int, BaseException], float | timedelta]
 
 
-class _Attempts(Struct, frozen=True):
+class _Attempts(Struct, frozen=True):  # a base, so that this may be positional and the rest may not
     attempts: int
 
 

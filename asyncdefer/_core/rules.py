@@ -3,7 +3,7 @@
 from asyncdefer._core.instant import within
 from asyncdefer._core.job import Again, Call, Outcome, Verdict
 from asyncdefer._core.lifecycle import Event
-from asyncdefer._core.recurrence import Repeat, Turn, next_turn
+from asyncdefer._core.recurrence import Occurrence, Repeat, next_occurrence
 from asyncdefer._core.retry import Retry
 from asyncdefer.errors import JobFailed, QueueClosed, Snooze
 
@@ -17,10 +17,9 @@ def expiry(call: Call) -> int | None:
     return call.eta + expires if ends is None else min(call.eta + expires, ends)
 
 
-def is_missed(call: Call, now: int, ahead: int) -> bool:
-    """It has not started when the next run of its schedule came, and is to be skipped then."""
-    ends = call.more.ends
-    return ends is not None and ends <= (now if call.steady else now + ahead)
+def is_missed(call: Call) -> bool:
+    """Of a run that has not started in time: it is left out, rather than expired."""
+    return call.more.ends is not None and call.more.ends == expiry(call)
 
 
 def grid_of(call: Call, rule: Repeat, ahead: int) -> int:
@@ -30,21 +29,23 @@ def grid_of(call: Call, rule: Repeat, ahead: int) -> int:
     return _on_clock_of(rule, call, ahead) if call.more.grid is None else call.more.grid
 
 
-def follows(call: Call, outcome: Outcome | None, late: int, now: int, ahead: int) -> Turn | None:
-    """The next run of the schedule that a call is a run of; None if the schedule has ended.
+def ends_schedule(outcome: Outcome) -> bool:
+    """No run follows one that ended so: it was cancelled, or the queue closes. A failure ends none."""
+    return outcome.event is Event.CANCEL or isinstance(outcome.error, QueueClosed)
 
-    `late`: how long after its eta it started. `outcome`: None for a run that was missed. A
-    schedule ends when it is cancelled or the queue closes, and with no failure.
+
+def following(call: Call, late: int, now: int, ahead: int) -> Occurrence | None:
+    """The next run of the schedule that a call is a run of; None if there is none.
+
+    `late`: how long after its eta it started.
     """
     rule = call.repeat
     if rule is None:
         return None
-    if outcome is not None and (
-        outcome.event is Event.CANCEL or isinstance(outcome.error, QueueClosed)
-    ):
-        return None
     seen = _on_clock_of(rule, call, ahead) + late
-    return next_turn(rule, grid_of(call, rule, ahead), seen, now if rule.steady else now + ahead)
+    return next_occurrence(
+        rule, grid_of(call, rule, ahead), seen, now if rule.steady else now + ahead
+    )
 
 
 def _on_clock_of(rule: Repeat, call: Call, ahead: int) -> int:

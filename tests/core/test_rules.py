@@ -9,12 +9,13 @@ from asyncdefer._core.instant import LAST, SECOND, instant
 from asyncdefer._core.job import Again, Call, More, Outcome, Schedule
 from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.options import Options
-from asyncdefer._core.recurrence import Cron, Every, Turn
+from asyncdefer._core.recurrence import Cron, Every, Occurrence
 from asyncdefer._core.retry import Retry
 from asyncdefer._core.rules import (
     decide,
+    ends_schedule,
     expiry,
-    follows,
+    following,
     grid_of,
     is_missed,
     message_of,
@@ -77,42 +78,33 @@ def run_of(rule: Cron | Every, call: Call, grid: int | None = None) -> Call:
 
 
 def test_a_call_that_is_no_run_of_a_schedule_is_followed_by_nothing(make_call: MakeCall) -> None:
-    """Also where its task repeats."""
+    """Also where its options repeat."""
     call = structs.replace(make_call(), more=More(options=Options(repeat=Every(1))))
     assert call.repeat is None
-    assert follows(call, Outcome(Event.SUCCEED), 0, 5, 0) is None
+    assert following(call, 0, 5, 0) is None
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        None,
-        Outcome(Event.SUCCEED),
-        Outcome(Event.FAIL, error=GiveUp("enough")),
-        Outcome(Event.EXPIRE, error=JobExpired("late")),
-        Outcome(Event.DROP, error=JobDropped("no room")),
-    ],
-    ids=str,
-)
-def test_every_end_but_two_is_followed_by_the_next_run(
-    outcome: Outcome | None, make_call: MakeCall
-) -> None:
-    """On the grid, whenever the run was due or ended."""
+def test_the_next_run_is_on_the_grid(make_call: MakeCall) -> None:
+    """Whenever this one was due or ended."""
     call = run_of(Every(10), make_call(13 * SECOND), grid=10 * SECOND)
-    assert follows(call, outcome, 0, 17 * SECOND, 0) == Turn(20 * SECOND)
+    assert following(call, 0, 17 * SECOND, 0) == Occurrence(20 * SECOND)
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    ("outcome", "ends"),
     [
-        Outcome(Event.CANCEL, error=JobCancelled("by hand")),
-        Outcome(Event.DROP, error=QueueClosed("closed")),
+        (Outcome(Event.SUCCEED), False),
+        (Outcome(Event.FAIL, error=GiveUp("enough")), False),
+        (Outcome(Event.EXPIRE, error=JobExpired("late")), False),
+        (Outcome(Event.DROP, error=JobDropped("no room")), False),
+        (Outcome(Event.CANCEL, error=JobCancelled("by hand")), True),
+        (Outcome(Event.DROP, error=QueueClosed("closed")), True),
     ],
     ids=str,
 )
-def test_cancel_and_close_end_a_schedule(outcome: Outcome, make_call: MakeCall) -> None:
-    """Nothing follows."""
-    assert follows(run_of(Every(10), make_call()), outcome, 0, 5, 0) is None
+def test_cancel_and_close_end_a_schedule(outcome: Outcome, ends: bool) -> None:
+    """Nothing else does."""
+    assert ends_schedule(outcome) is ends
 
 
 @pytest.mark.parametrize(
@@ -131,19 +123,17 @@ def test_a_first_eta_on_the_other_clock(
 def test_what_a_late_run_stood_for_is_not_missed(make_call: MakeCall) -> None:
     """It looked at the clock when it started, and the times until then are in it."""
     call = run_of(Every(10), make_call(10 * SECOND), grid=10 * SECOND)
-    in_time = follows(call, None, 0, 35 * SECOND, 0)
-    late = follows(call, None, 22 * SECOND, 35 * SECOND, 0)
-    assert in_time == Turn(30 * SECOND, left=20 * SECOND)
-    assert late == Turn(40 * SECOND, left=20 * SECOND)
+    in_time = following(call, 0, 35 * SECOND, 0)
+    late = following(call, 22 * SECOND, 35 * SECOND, 0)
+    assert in_time == Occurrence(30 * SECOND, left_out=20 * SECOND)
+    assert late == Occurrence(40 * SECOND, left_out=20 * SECOND)
 
 
-@pytest.mark.parametrize(("steady", "missed"), [(True, False), (False, True)])
-def test_a_run_is_missed_by_its_own_clock(steady: bool, missed: bool, make_call: MakeCall) -> None:
-    """The wall clock is 30 ahead here."""
-    call = make_call(100, steady=steady, more=More(ends=120))
-    assert is_missed(call, 110, 30) is missed
-    assert is_missed(call, 120, 30)
-    assert not is_missed(make_call(100), 500, 30)
+@pytest.mark.parametrize(("expires", "missed"), [(None, True), (50, True), (20, True), (5, False)])
+def test_what_comes_first_counts(expires: int | None, missed: bool, make_call: MakeCall) -> None:
+    """A run that expires before it counts as missed has expired, whenever that is noticed."""
+    assert is_missed(make_call(100, expires=expires, more=More(ends=120))) is missed
+    assert not is_missed(make_call(100, expires=expires))
 
 
 # -- what follows

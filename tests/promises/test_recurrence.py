@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -85,8 +86,8 @@ async def test_no_drift(queue: Queue, clock: VirtualClock) -> None:
     assert ticks.at == [10 * n for n in range(1, 11)]
 
 
-async def test_a_month_of_nights(queue: Queue, clock: VirtualClock) -> None:
-    """At two in the morning of a place, also when its clocks change."""
+async def test_ninety_nights(queue: Queue, clock: VirtualClock) -> None:
+    """At half past two in the morning of a place, also when its clocks change."""
     begun: list[datetime] = []
 
     async def night() -> None:
@@ -330,16 +331,24 @@ async def test_cancel_during_a_run_ends_it(queue: Queue, clock: VirtualClock) ->
 
 
 async def test_it_starts_with_the_queue(ticks: Ticks) -> None:
-    """Each time, also from a registry, and also where the task comes while the queue runs."""
+    """Each time, also from a registry."""
     queue, tasks = Queue(), Tasks("jobs.")
     tasks.task("tick", repeat=Every(10))(ticks)
     queue.include(tasks)
     for _ in range(2):
         async with virtual(queue) as clock:
             await clock.advance(25)
-            queue.task(f"late{len(ticks.at)}", repeat=Every(10))(ticks)
-            await clock.advance(12)
-    assert len(ticks.at) == 11
+    assert len(ticks.at) == 4
+
+
+async def test_a_task_that_comes_later(queue: Queue, clock: VirtualClock, ticks: Ticks) -> None:
+    """Where the queue runs already, its schedule begins when the task is registered."""
+    tasks = Tasks("jobs.")
+    tasks.task("tick", repeat=Every(10))(ticks)
+    await clock.advance(25)
+    queue.include(tasks)
+    await clock.advance(25)
+    assert ticks.at == [35, 45]
 
 
 async def test_close_settles_who_waits(ticks: Ticks) -> None:
@@ -359,21 +368,22 @@ async def test_close_settles_who_waits(ticks: Ticks) -> None:
 
 async def test_a_run_that_ends_while_the_queue_closes() -> None:
     """It has its outcome; the one after it does not come."""
-    queue = Queue(drain_timeout=5)
-    begun: list[int] = []
+    queue, release = Queue(), asyncio.Event()
 
-    def slow() -> int:
-        begun.append(1)
+    async def slow() -> int:
+        await release.wait()
         return 7
 
-    queue.task("slow", repeat=Every(0.01))(slow)
-    await queue.start()
-    handle = await queue.pending("slow", "@repeat")
-    assert handle is not None
-    assert await handle.result(timeout=20) == 7
-    await queue.close()
-    assert handle.done()
-    assert queue.stats().balanced
+    queue.task("slow", repeat=Every(10))(slow)
+    async with virtual(queue) as clock:
+        handle = await queue.pending("slow", "@repeat")
+        assert handle is not None
+        waiter = asyncio.ensure_future(handle.result())
+        await clock.advance(10, patience=0)
+        asyncio.get_running_loop().call_soon(release.set)
+    assert await waiter == 7
+    with pytest.raises(asyncdefer.QueueClosed):
+        await handle
 
 
 async def test_run_until_idle_leaves_it_out(
@@ -408,8 +418,9 @@ async def test_plain_functions_too(queue: Queue, clock: VirtualClock) -> None:
     ran: list[int] = []
 
     def plain() -> None:
-        ran.append(1)
+        ran.append(threading.get_ident())
 
     queue.task("plain", repeat=Every(10))(plain)
     await clock.advance(100)
     assert len(ran) == 10
+    assert threading.get_ident() not in ran

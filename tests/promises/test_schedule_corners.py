@@ -121,9 +121,18 @@ async def test_a_rate_for_each_key(queue: Queue, clock: VirtualClock, notes: Not
         await task.options(repeat=Every(60), key=user).enqueue(user)
     await clock.advance(200)
     assert notes.seen == [(at, user) for at in (60, 150) for user in (None, "a", "b")]
+
+
+async def test_a_call_by_hand_shares_the_rate(
+    queue: Queue, clock: VirtualClock, notes: Notes
+) -> None:
+    """The schedule of a decorator stands in the lane of the key that its arguments make."""
+    limit = RateLimit(1, per=90, key=["what"])
+    task = queue.task("note", rate_limit=limit, repeat=Every(60))(notes)
+    await clock.advance(61)
     await task.enqueue()
-    await clock.advance(60)
-    assert 200 not in notes.at  # a call by hand shares the rate with the schedule of its key
+    await clock.advance(200)
+    assert notes.at == [60, 150, 240]
 
 
 async def test_skip_on_a_clock_that_was_set(

@@ -17,6 +17,7 @@ from asyncdefer import (
     Retry,
     State,
     current,
+    sleep,
 )  # fmt: skip
 from asyncdefer.testing import VirtualClock
 
@@ -175,13 +176,8 @@ async def test_a_call_during_a_run_comes_after_it(
     @queue.task
     async def slow(word: str) -> str:
         ran.append(word)
-        await asyncio.sleep(0) if word == "b" else await sleeping()
+        await sleep(0 if word == "b" else 5)
         return word
-
-    async def sleeping() -> None:
-        from asyncdefer import sleep
-
-        await sleep(5)
 
     schedule = await slow.options(repeat=Every(60), key="k").enqueue("a")
     waiter = asyncio.ensure_future(schedule.result())
@@ -318,7 +314,9 @@ async def test_awaiting_oneself(queue: Queue, clock: VirtualClock) -> None:
     errors: list[str] = []
 
     async def tick() -> None:
-        mine = await queue.pending("tick", "@repeat") or schedule
+        mine = await queue.pending("tick", "@repeat")
+        assert mine is not None
+        assert mine.state is State.RUNNING
         try:
             await mine
         except RuntimeError as error:
