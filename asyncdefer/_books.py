@@ -63,7 +63,9 @@ class Books:
         """What its waiters share; a schedule has that of the run that waits or is under way."""
         if isinstance(call, Schedule) and call.answer is None:
             live = self.live(call)
-            call = live.call if isinstance(live, Running) else live or call
+            if live is None:  # somebody asks in the very moment between two runs
+                return Answer()
+            call = live.call if isinstance(live, Running) else live
         return call.shared().final()
 
     def state(self, call: Call) -> State:

@@ -237,7 +237,6 @@ class Jobs(ABC):
         else:
             state = FROM_RUNNING[verdict.event]
             eta, attempt, started = run.due, run.attempt, run.started
-        more = call.more
         ttl = call.option("result_ttl")
         if ttl is UNSET:
             ttl = self._result_ttl
@@ -256,8 +255,7 @@ class Jobs(ABC):
         if error is not None:
             answer.error, answer.traceback = error, error.__traceback__
         self.ledger.counts[state] += 1
-        if more.schedule is not None:
-            self._follow(call, verdict, 0 if run is None else run.late, now)
+        context = call.context
         call.context = NO_CONTEXT
         if call.first is not None:
             call.first.context = NO_CONTEXT
@@ -274,11 +272,13 @@ class Jobs(ABC):
             self._tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
         if answer.waiters:
             answer.wake()
+        if call.more.schedule is not None:
+            self._follow(call, context, verdict, 0 if run is None else run.late, now)
 
     # -- what recurs
 
     @abstractmethod
-    def _follow(self, call: Call, outcome: Outcome, late: int, now: int) -> None:
+    def _follow(self, call: Call, context: Context, outcome: Outcome, late: int, now: int) -> None:
         """A run of a schedule has ended, having started so `late`."""
 
     @abstractmethod

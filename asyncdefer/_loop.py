@@ -10,6 +10,7 @@ from asyncdefer._core.defer import past_bounds
 from asyncdefer._core.instant import SECOND, seconds
 from asyncdefer._core.job import Call, Outcome, Running
 from asyncdefer._core.lifecycle import Event
+from asyncdefer._core.rules import expiry
 from asyncdefer._jobs import FAR, LINES
 from asyncdefer._log import DEBUG, WARNING
 from asyncdefer._recurring import Recurring
@@ -156,5 +157,15 @@ class Loop(Recurring):
         return ", ".join(map(repr, self.books.busy())) or None
 
     def one_shots(self) -> bool:
-        """Something runs, or waits that is not the next run of a schedule."""
-        return bool(self.runs) or len(self.agenda) > len(self.schedules)
+        """Something runs or waits that is no run of a schedule, and not only for a resume."""
+        if not self.schedules:
+            return bool(self.runs) or len(self.agenda) > 0
+        if any(run.call.more.schedule is None for run in self.runs.values()):
+            return True
+        is_paused = self.agenda.lanes.is_paused
+        return any(
+            call.calls
+            and call.more.schedule is None
+            and (expiry(call) is not None or not is_paused(call.key))
+            for call in self.agenda.waiting.values()
+        )

@@ -118,9 +118,13 @@ class Queue(Calls):
         self.accept = self._scheduler.accept
         for identity in self._paused:
             self._scheduler.agenda.lanes.pause(identity)
-        for task in self._registry:
-            if task.declared.repeat:
-                self._scheduler.begin(task)
+        try:
+            for task in self._registry:
+                if task.declared.repeat:
+                    self._scheduler.begin(task)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Stop accepting, let running jobs end within `drain_timeout`, cancel the rest.

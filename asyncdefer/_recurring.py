@@ -62,44 +62,49 @@ class Recurring(Jobs):
         given = more.options or Options()
         rule = cast(Repeat, given.repeat or task.declared.repeat)
         full: Key = (task.identity, key)
-        going = self._going(full, rule)
-        if going is not None and _same(going, args, kwargs, given):
+        live = self._going(full)
+        going = live.call if isinstance(live, Running) else live
+        if going is not None and going.repeat == rule and _same(going, args, kwargs, given):
             return Handle(self, self.schedules[full])
         now = self.clock.steady()
         if isinstance(given.eta, int):
             when, steady, grid, ends = given.eta, False, None, None
         elif isinstance(given.delay, int):
             when, steady, grid, ends = within(now + given.delay), True, None, None
-        elif going is not None and going is self.agenda.waiting.get(full):
-            when, steady, grid, ends = going.eta, going.steady, going.more.grid, going.more.ends
+        elif isinstance(live, Call) and live.repeat == rule:
+            when, steady, grid, ends = live.eta, live.steady, live.more.grid, live.more.ends
         else:
-            found = self._first(rule, going, now)
+            found = self._first(rule, live, now)
             if found is None:
                 raise ValueError(f"{rule!r} names no time that is still to come")
             when, steady, grid, ends = found.eta, rule.steady, found.eta, found.ends
         number = self._next_id(now)
         schedule = Schedule(number, task, full, when, steady, (), NO_KWARGS, NO_CONTEXT)
         more = structs.replace(more, schedule=schedule, grid=grid, ends=ends)
-        self._enter(Call(number, task, full, when, steady, args, kwargs, context, 1, more), now)
+        call = Call(number, task, full, when, steady, args, kwargs, context, 1, more)
+        self._enter(call, now)
+        if isinstance(live, Running):  # its run goes on, and nothing of its schedule follows
+            self._end_schedule(live.call, call.shared(), replaced=True)
         self.schedules[full] = schedule
         return Handle(self, schedule)
 
-    def _first(self, rule: Repeat, running: Call | None, now: int) -> Occurrence | None:
+    def _first(self, rule: Repeat, live: Call | Running | None, now: int) -> Occurrence | None:
         """The first run; one that comes while a run by this rule is under way keeps its grid."""
         ahead = self.books.ahead()
-        if running is not None:
-            return following(running, 0, now, ahead)
+        if isinstance(live, Running) and live.call.repeat == rule:
+            return following(live.call, live.late, now, ahead)
         return first_occurrence(rule, now if rule.steady else now + ahead)
 
-    def _going(self, key: Key, rule: Repeat) -> Call | None:
-        """The run that waits or is under way in the schedule of a key, if that goes by this rule."""
+    def _going(self, key: Key) -> Call | Running | None:
+        """The run that waits or is under way in the schedule of a key."""
         schedule = self.schedules.get(key)
-        live = None if schedule is None else self.books.live(schedule)
-        call = live.call if isinstance(live, Running) else live
-        return call if call is not None and call.repeat == rule else None
+        return None if schedule is None else self.books.live(schedule)
 
-    def _follow(self, call: Call, outcome: Outcome, late: int, now: int) -> None:
+    def _follow(self, call: Call, context: Context, outcome: Outcome, late: int, now: int) -> None:
         """A run of a schedule has ended: place the next one, unless the schedule has ended too."""
+        had = call.more
+        if had.schedule is None or had.schedule.answer is not None:
+            return  # another one has taken its key
         newer = self.agenda.waiting.get(call.key)
         if newer is not None:
             self._end_schedule(call, newer.shared(), replaced=True)
@@ -108,18 +113,16 @@ class Recurring(Jobs):
         if found is None:
             self._end_schedule(call, call.shared().final())
             return
-        had = call.more
         more = More(
             rate=had.rate, options=had.options, schedule=had.schedule,
             grid=found.eta, ends=found.ends,
         )  # fmt: skip
         number, steady = self._next_id(now), cast(Repeat, call.repeat).steady
         again = Call(
-            number, call.task, call.key, found.eta, steady, call.args, call.kwargs, call.context,
-            1, more,
-        )  # fmt: skip
-        self._tell_missed(again, found.left_out)
+            number, call.task, call.key, found.eta, steady, call.args, call.kwargs, context, 1, more
+        )
         self._enter(again, now)
+        self._tell_missed(again, found.left_out)
 
     def _skip(self, call: Call, now: int) -> bool:
         """Move a run that was missed and is to be left out to the next time of its schedule."""
@@ -128,8 +131,8 @@ class Recurring(Jobs):
             return False
         more = structs.replace(call.more, grid=found.eta, ends=found.ends)
         again = call.again(found.eta, steady=call.steady, more=more)
-        self._tell_missed(again, call.more.grid)
         self.agenda.place(again)
+        self._tell_missed(again, call.more.grid)
         return True
 
     def _tell_missed(self, call: Call, first: int | None) -> None:
@@ -141,7 +144,9 @@ class Recurring(Jobs):
 
     def _end_schedule(self, call: Call, answer: Answer, *, replaced: bool = False) -> None:
         """No run follows this one; those who hold the schedule's handle get this answer."""
-        schedule = cast(Schedule, call.more.schedule)
+        schedule = call.more.schedule
+        if schedule is None or schedule.answer is not None:
+            return
         schedule.answer, schedule.replaced = answer, replaced
         if self.schedules.get(call.key) is schedule:
             del self.schedules[call.key]

@@ -30,6 +30,7 @@ from asyncdefer._core.job import (
 )  # fmt: skip
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options
+from asyncdefer._core.rules import grid_of
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
@@ -249,7 +250,10 @@ class Scheduler(Loop):
         after(State.SCHEDULED, Event.MOVE)
         now = self.clock.steady()
         order = within(eta) if steady else eta - self.books.ahead()
-        more = live.more if live.more.ends is None else structs.replace(live.more, ends=None)
+        more, rule = live.more, live.repeat
+        if rule is not None:  # this run moves, and what follows stays where it was
+            grid = grid_of(live, rule, self.books.ahead())
+            more = structs.replace(more, grid=grid, ends=None)
         again = live.again(eta, steady=steady, more=more)
         self.books.name(again)
         self.agenda.place(again, due=order <= now, order=order)

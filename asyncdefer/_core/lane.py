@@ -180,6 +180,11 @@ class Lanes:
             lane.shut = False
             self.stir(lane)
 
+    def is_paused(self, key: Key) -> bool:
+        """It stands where only a resume lets it go on."""
+        lane = self.elsewhere.get(key, self.ready)
+        return key in self.standing and lane.shut and lane is not BUSY
+
     def gates(self, call: Call) -> list[Lane]:
         """The lanes of its task that a call has to find open, made when they are first asked for."""
         found: list[Lane] = []

@@ -1,0 +1,173 @@
+"""A schedule goes on until it is ended, ends when it is, and its handle is right at every moment."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import asyncdefer
+from asyncdefer import Every, LogEvent, Queue, RateLimit, Retry, State
+from asyncdefer.testing import VirtualClock, virtual
+
+
+class Slow:
+    """A job that takes its time, and notes what it was given, and when."""
+
+    def __init__(self, clock: VirtualClock, lasts: float) -> None:
+        self.clock = clock
+        self.lasts = lasts
+        self.zero = clock.monotonic()
+        self.seen: list[tuple[float, Any]] = []
+
+    async def __call__(self, what: Any = None) -> Any:
+        self.seen.append((round(self.clock.monotonic() - self.zero, 6), what))
+        await asyncdefer.sleep(self.lasts)
+        return what
+
+
+async def test_who_took_the_key_ends_it(queue: Queue, clock: VirtualClock) -> None:
+    """Also where the run of the old one is under way, and the new one is cancelled before that ends."""
+    slow = Slow(clock, lasts=10)
+    task = queue.task("slow")(slow)
+    old = await task.options(repeat=Every(60), key="k").enqueue("a")
+    await clock.advance(65)
+    new = await task.options(repeat=Every(60), key="k").enqueue("b")
+    assert old.replaced
+    assert await new.cancel()
+    await clock.advance(300)
+    assert slow.seen == [(60, "a")]
+    assert await queue.pending(task, "k") is None
+    assert new.state is State.CANCELLED
+
+
+async def test_the_old_run_has_its_waiters(queue: Queue, clock: VirtualClock) -> None:
+    """Who awaited the run that is under way gets its outcome; who awaits later, the newer one's."""
+    task = queue.task("slow")(Slow(clock, lasts=10))
+    old = await task.options(repeat=Every(60), key="k").enqueue("a")
+    before = asyncio.ensure_future(old.result())
+    await clock.advance(65)
+    await task.options(repeat=Every(30), key="k").enqueue("b")
+    after = asyncio.ensure_future(old.result())
+    await clock.advance(60)
+    assert (await before, await after) == ("a", "b")
+
+
+async def test_a_late_run_stands_for_what_came_before_it(queue: Queue, clock: VirtualClock) -> None:
+    """Also for a schedule with other arguments that takes over during it."""
+    slow = Slow(clock, lasts=20)
+    task = queue.task("slow", concurrency=1)(slow)
+    await task.options(repeat=Every(60), key="k").enqueue("a")
+    queue.pause()
+    await clock.advance(305)
+    queue.resume()
+    await clock.advance(5)
+    await task.options(repeat=Every(60), key="k").enqueue("b")
+    await clock.advance(120)
+    assert slow.seen == [(305, "a"), (360, "b"), (420, "b")]
+
+
+@pytest.mark.parametrize("first", ["eta", "delay", "rule"])
+async def test_flush_leaves_what_follows_where_it_was(
+    queue: Queue, clock: VirtualClock, first: str
+) -> None:
+    """Whoever gave the time of the first run."""
+    slow = Slow(clock, lasts=0)
+    options: dict[str, Any] = {
+        "eta": {"eta": clock.now() + timedelta(seconds=60)},
+        "delay": {"delay": 60},
+        "rule": {},
+    }[first]
+    handle = await queue.options(repeat=Every(60), key="k", **options).enqueue(slow)
+    await clock.advance(25)
+    assert await handle.flush()
+    await clock.advance(160)
+    assert [at for at, _ in slow.seen] == [25, 120, 180]
+
+
+def shows(handle: Any) -> Callable[[LogEvent], object]:
+    return lambda _: (repr(handle), handle.eta, handle.attempt, handle.replaced)
+
+
+async def test_a_subscriber_may_look_at_it_at_any_moment(queue: Queue, clock: VirtualClock) -> None:
+    """Also between two runs; the handle goes on to stand for the next one."""
+    slow = Slow(clock, lasts=150)
+    handle = await queue.options(repeat=Every(60, "skip"), key="k").enqueue(slow)
+    queue.subscribe(shows(handle))
+    await clock.advance(300)
+    waiter = asyncio.ensure_future(handle.result())
+    await clock.advance(300)
+    assert waiter.done()
+    last = asyncio.ensure_future(handle.result())
+    assert await handle.cancel()
+    await clock.advance(1)
+    assert isinstance(last.exception(), asyncdefer.JobCancelled)
+
+
+async def test_a_retry_rule_may_look_at_it(queue: Queue, clock: VirtualClock) -> None:
+    """A function that says how long to wait is asked in the same moment."""
+    states: list[object] = []
+    fails = [True]
+
+    def wait(_: int, __: BaseException) -> float:
+        states.append(repr(handle))
+        return 1
+
+    async def tick() -> None:
+        if fails:
+            fails.pop()
+            raise ValueError
+
+    retry = Retry(2, delay=wait)
+    handle = await queue.options(repeat=Every(60), key="k", retry=retry).enqueue(tick)
+    await clock.advance(100)
+    assert len(states) == 1
+    waiter = asyncio.ensure_future(handle.result())
+    await clock.advance(60)
+    assert waiter.done()
+    assert not handle.done()
+
+
+async def test_run_until_idle_does_not_wait_for_a_schedule_that_always_runs(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """Neither its runs nor those that wait count."""
+    queue.task("slow", repeat=Every(1))(Slow(clock, lasts=2))
+    await clock.advance(1)
+    async with asyncio.timeout(10):
+        await clock.run_until_idle()
+
+
+async def test_run_until_idle_does_not_wait_for_a_resume(queue: Queue, clock: VirtualClock) -> None:
+    """A job of a paused task would wait for ever; one that expires does not."""
+    queue.task("tick", repeat=Every(1))(Slow(clock, lasts=0))
+    job = queue.task("job")(Slow(clock, lasts=0))
+    queue.pause(job)
+    waits = await job.enqueue()
+    expires = await job.options(expires=30).enqueue()
+    async with asyncio.timeout(10):
+        await clock.run_until_idle()
+    assert (waits.state, expires.state) == (State.SCHEDULED, State.EXPIRED)
+
+
+async def test_a_start_that_fails_leaves_nothing_running() -> None:
+    """A schedule that cannot begin is an error of `start`, after which the queue can be started again."""
+    fail: list[bool] = []
+
+    def rate_key() -> str:
+        if fail:
+            raise LookupError("not configured")
+        return "a"
+
+    async def tick() -> None: ...
+
+    queue = Queue()
+    queue.task("a", repeat=Every(60))(tick)
+    queue.task("b", repeat=Every(60), rate_limit=RateLimit(1, per=1, key=rate_key))(tick)
+    fail.append(True)
+    with pytest.raises(LookupError, match="not configured"):
+        await queue.start()
+    fail.clear()
+    async with virtual(queue):
+        assert queue.stats().waiting == 2
