@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 from asyncdefer._core.job import Call
-from asyncdefer._core.lane import Lane, Lanes
+from asyncdefer._core.lane import BUSY, Lane, Lanes
 
 MakeCall = Callable[..., Call]
 
@@ -49,3 +49,17 @@ def test_a_lane_that_is_drained_in_turns_keeps_its_count(make_call: MakeCall) ->
     lanes._check()
     assert lanes.ready.lines.pop() == (3, 3, 3)
     assert not lanes.stirred
+
+
+def test_who_stands_where_only_a_resume_helps(make_call: MakeCall) -> None:
+    """In the lane of a paused task, or in `ready` while the queue is paused; not behind a run."""
+    lanes = Lanes({number: make_call(number) for number in (1, 2, 3)})
+    lanes.pause("task")
+    for number in (1, 2, 3):
+        lanes.standing[number] = number
+    lanes.enter((1, 1, 1), lanes.paused["task"])
+    lanes.enter((2, 2, 2), BUSY)
+    lanes.enter((3, 3, 3), lanes.ready)
+    assert [lanes.is_paused(number) for number in (1, 2, 3, 4)] == [True, False, False, False]
+    lanes.pause(None)
+    assert [lanes.is_paused(number) for number in (1, 2, 3, 4)] == [True, False, True, False]

@@ -78,3 +78,10 @@ def test_a_bad_rate_is_refused_where_it_is_written(arguments: Any, options: Any)
     """With a TypeError or ValueError that names what is wrong."""
     with pytest.raises((TypeError, ValueError), match=r"limit|per|burst|key"):
         RateLimit(*arguments, **options)
+
+
+@pytest.mark.parametrize("bad", [{"key": 5}, {"key": "user"}, {"drop": "no"}, {"drop": 1}])
+def test_what_a_rate_does_not_take(bad: dict[str, Any]) -> None:
+    """It is an error where it is written."""
+    with pytest.raises(TypeError):
+        RateLimit(1, per=1, **bad)
