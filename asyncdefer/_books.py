@@ -59,6 +59,11 @@ class Books:
         run = self.runs.get(call.key)
         return run if run is not None and _one(call, run.call, mine) else None
 
+    def held(self, call: Call) -> Call:
+        """What a handle of a live call holds: its schedule, as long as that goes on."""
+        schedule = call.more.schedule
+        return call if schedule is None or schedule.answer is not None else schedule
+
     def answer(self, call: Call) -> Answer:
         """What its waiters share; a schedule has that of the run that waits or is under way."""
         if isinstance(call, Schedule) and call.answer is None:

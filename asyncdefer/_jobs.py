@@ -186,10 +186,9 @@ class Jobs(ABC):
         run.task_of_loop = None  # else task, context and run would be a cycle for the collector
         if run.timer is not None:
             run.timer.cancel()
-        agenda = self.agenda
+        agenda, now = self.agenda, self._steady()
+        verdict = decide(call, outcome, now)  # the retry's rule may look at the job: it still runs
         agenda.release(call.key)
-        now = self._steady()
-        verdict = decide(call, outcome, now)
         if isinstance(verdict, Outcome):
             self._end(call, verdict, run, now)
         else:
@@ -264,6 +263,8 @@ class Jobs(ABC):
         identity = call.task.identity
         if identity is not call.task.name:
             self._strangers.pop(identity, None)  # a bare function is held no longer than its jobs
+        if call.more.schedule is not None:  # before anybody is told, and looks
+            self._follow(call, context, verdict, 0 if run is None else run.late, now)
         failed = state is _FAILED
         level = ERROR if failed and not answer.waiters else DEBUG
         if self._heard(level):
@@ -272,8 +273,6 @@ class Jobs(ABC):
             self._tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
         if answer.waiters:
             answer.wake()
-        if call.more.schedule is not None:
-            self._follow(call, context, verdict, 0 if run is None else run.late, now)
 
     # -- what recurs
 

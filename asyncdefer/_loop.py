@@ -16,7 +16,7 @@ from asyncdefer._log import DEBUG, WARNING
 from asyncdefer._recurring import Recurring
 from asyncdefer.errors import JobDropped, JobExpired
 
-_STARTS: Final = 250  # runs started in a turn
+_STARTS: Final = 250  # runs started, and lines that came due, in a turn
 _JUMP: Final = SECOND  # a step of the wall clock that is reported
 _LAG: Final = SECOND // 2  # a late wake-up that is reported
 
@@ -43,7 +43,8 @@ class Loop(Recurring):
             self._alarm = None
         self._armed = FAR
         agenda = self.agenda
-        expired = agenda.take_due(steady, wall, LINES)
+        expired = agenda.take_due(steady, wall, _STARTS)
+        self._let_go(expired, steady)
         agenda.looks = LINES
         if steady >= self._purge:
             self._purge = steady + SECOND
@@ -52,13 +53,11 @@ class Loop(Recurring):
         started: list[Running] = []
         for _ in range(_STARTS):
             call = agenda.take(steady, wall, expired)
+            if expired or agenda.dropped:
+                self._let_go(expired, steady)
             if call is None:
                 break
             started.append(self._start(call, steady, told=told))
-        for call in expired:
-            self._expire(call, steady)
-        while agenda.dropped:
-            self._drop(agenda.dropped.pop(), steady)
         if started:
             self.loop.call_soon(self._check_begun, started, context=self._own)
         self._arm(steady)
@@ -66,6 +65,13 @@ class Loop(Recurring):
             self._check_starved()
         if self._joiners:
             self._settle_joiners()
+
+    def _let_go(self, expired: list[Call], now: int) -> None:
+        """End those that the agenda gave up, before anybody is told of what comes after them."""
+        while expired:
+            self._expire(expired.pop(0), now)
+        while self.agenda.dropped:
+            self._drop(self.agenda.dropped.pop(0), now)
 
     def _expire(self, call: Call, now: int) -> None:
         if call.more.ends is not None and self._skip(call, now):

@@ -206,7 +206,12 @@ class Queue(Calls):
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
         task.home = self
         if begins:
-            self._started().begin(task)
+            try:
+                self._started().begin(task)
+            except BaseException:
+                self._registry.forget(task)
+                task.home = None
+                raise
 
     # -- questions
 
@@ -248,7 +253,7 @@ class Queue(Calls):
         if call is None or not call.calls:
             schedule = scheduler.schedules.get(full)  # its run may be under way
             return None if schedule is None else Handle(scheduler, schedule)
-        return Handle(scheduler, call.more.schedule or call)
+        return Handle(scheduler, scheduler.books.held(call))
 
     async def jobs(
         self,

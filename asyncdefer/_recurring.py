@@ -25,6 +25,7 @@ from asyncdefer._core.job import (
 from asyncdefer._core.options import Options
 from asyncdefer._core.recurrence import Occurrence, Repeat, first_occurrence
 from asyncdefer._core.rules import ends_schedule, following, is_missed
+from asyncdefer._core.signature import bound_arguments, signature_of
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import Jobs
 from asyncdefer._log import INFO
@@ -64,7 +65,9 @@ class Recurring(Jobs):
         full: Key = (task.identity, key)
         live = self._going(full)
         going = live.call if isinstance(live, Running) else live
-        if going is not None and going.repeat == rule and _same(going, args, kwargs, given):
+        waits = self.agenda.waiting.get(full)  # it may be another call, behind the schedule's run
+        alone = waits is None or waits is going
+        if going is not None and alone and _same(going, rule, args, kwargs, given):
             return Handle(self, self.schedules[full])
         now = self.clock.steady()
         if isinstance(given.eta, int):
@@ -115,7 +118,7 @@ class Recurring(Jobs):
             return
         more = More(
             rate=had.rate, options=had.options, schedule=had.schedule,
-            grid=found.eta, ends=found.ends,
+            grid=found.eta, ends=found.ends, caught=found.caught,
         )  # fmt: skip
         number, steady = self._next_id(now), cast(Repeat, call.repeat).steady
         again = Call(
@@ -153,12 +156,22 @@ class Recurring(Jobs):
         self._tell(INFO, "schedule_ended", call)
 
 
-def _same(going: Call, args: tuple[Any, ...], kwargs: dict[str, Any], given: Options) -> bool:
-    """The same call, whatever the time of the first run was to be."""
+def _same(
+    going: Call, rule: Repeat, args: tuple[Any, ...], kwargs: dict[str, Any], given: Options
+) -> bool:
+    """The same schedule and call, whatever the time of the first run was to be."""
+    signature = signature_of(cast("Task[..., Any]", going.task).fn)
     had = going.more.options or Options()
     try:
-        return bool(going.args == args and going.kwargs == kwargs) and structs.replace(
-            had, eta=UNSET, delay=UNSET
-        ) == structs.replace(given, eta=UNSET, delay=UNSET)
+        return bool(
+            going.repeat == rule
+            and _without_time(had) == _without_time(given)
+            and bound_arguments(signature, going.args, going.kwargs)
+            == bound_arguments(signature, args, kwargs)
+        )
     except Exception:  # noqa: BLE001 - whatever the comparison of a user's objects may raise
         return False
+
+
+def _without_time(options: Options) -> Options:
+    return structs.replace(options, eta=UNSET, delay=UNSET)

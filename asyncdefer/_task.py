@@ -305,6 +305,10 @@ class Tasks(TaskDecorator):
             self._adopted(task)
         self._tasks[task.name] = task
 
+    def forget(self, task: Task[..., Any]) -> None:
+        """Take a task out that could not be registered after all."""
+        del self._tasks[task.name]
+
     def adopt(self, register: Callable[[Task[..., Any]], None]) -> None:
         """Hand all tasks, and those that come later, to one queue."""
         if self._adopted is not None:

@@ -37,7 +37,8 @@ class More(Struct, frozen=True):
     them that failed. `bound`: the steady time at which `max_wait` ends the burst. `window`: the
     steady time at which the window of a leading call ends. `options`: those given to this call.
     `schedule`: the one that this is a run of, `grid` the instant in it on the clock of its rule,
-    and `ends`, on the clock of the eta, when the run counts as missed.
+    `ends`, on the clock of the eta, when the run counts as missed, and `caught`, up to when its
+    schedule catches up on all.
     """
 
     attempt: int = 0
@@ -49,6 +50,7 @@ class More(Struct, frozen=True):
     schedule: "Schedule | None" = None
     grid: int | None = None
     ends: int | None = None
+    caught: int | None = None
 
 
 NOTHING_MORE: Final = More()

@@ -131,12 +131,13 @@ class Occurrence(Struct, frozen=True):
     """When a schedule runs next, on the clock of its rule.
 
     `ends`: when this run counts as missed if it has not started. `left_out`: the first instant that
-    is left out before it.
+    is left out before it. `caught`: up to it no more is missed than will be caught up on.
     """
 
     eta: int
     ends: int | None = None
     left_out: int | None = None
+    caught: int | None = None
 
 
 def first_occurrence(rule: Repeat, now: int) -> Occurrence | None:
@@ -144,7 +145,9 @@ def first_occurrence(rule: Repeat, now: int) -> Occurrence | None:
     return _occurrence(rule, rule.after(now, now), now, None)
 
 
-def next_occurrence(rule: Repeat, grid: int, seen: int, now: int) -> Occurrence | None:
+def next_occurrence(
+    rule: Repeat, grid: int, seen: int, now: int, caught: int | None = None
+) -> Occurrence | None:
     """The run that follows the one for `grid`, which looked at the clock at `seen` when it started.
 
     All times are on the rule's clock. None if the schedule has come to its end.
@@ -152,10 +155,13 @@ def next_occurrence(rule: Repeat, grid: int, seen: int, now: int) -> Occurrence 
     first = rule.after(grid, grid)
     if first is None or first > now:
         return _occurrence(rule, first, grid, None)
-    eta: int | None = None
     if rule.missed == "all":
-        eta = _latest(rule, grid, now, CATCH_UP)
-    elif rule.missed == "once":
+        if caught is not None and first <= caught:
+            return Occurrence(first, caught=caught)
+        earliest = _latest(rule, grid, now, CATCH_UP)
+        return Occurrence(earliest, left_out=first if first < earliest else None, caught=now)
+    eta: int | None = None
+    if rule.missed == "once":
         latest = _latest(rule, grid, now, 1)
         eta = latest if latest > seen else None  # the run itself stood for those before it
     if eta is None:
@@ -184,15 +190,17 @@ def _between(rule: Repeat, grid: int, start: int, end: int) -> Iterator[int]:
 def _latest(rule: Repeat, grid: int, now: int, count: int) -> int:
     """The earliest of the last `count` instants after `grid`, of which there is at least one.
 
-    It looks back from now, further and further: what is long ago costs nothing.
+    It looks back from now, as far as so many should be and then further: what is long ago costs
+    nothing.
     """
-    span = SECOND
+    first = rule.after(grid, grid) or now
+    span = ((rule.after(first, grid) or now) - first) * count
     while True:
         start = max(grid, now - span)
         found = deque(_between(rule, grid, start, now), maxlen=count)
         if len(found) == count or (start == grid and found):
             return found[0]
-        span *= 4
+        span *= 2
 
 
 @lru_cache(maxsize=1_024)  # a thousand schedules that run at midnight ask the same

@@ -70,7 +70,7 @@ class Retry(_Attempts, frozen=True, kw_only=True):
         try:
             bound = min(int(duration(self.delay) * self.factor ** (failures - 1)), most)
         except OverflowError:
-            bound = most
+            bound = most if duration(self.delay) else 0
         if callable(self.jitter):
             return round(bound * self.jitter())
         return round(bound * random.random()) if self.jitter else bound

@@ -43,9 +43,8 @@ def following(call: Call, late: int, now: int, ahead: int) -> Occurrence | None:
     if rule is None:
         return None
     seen = _on_clock_of(rule, call, ahead) + late
-    return next_occurrence(
-        rule, grid_of(call, rule, ahead), seen, now if rule.steady else now + ahead
-    )
+    now = now if rule.steady else now + ahead
+    return next_occurrence(rule, grid_of(call, rule, ahead), seen, now, call.more.caught)
 
 
 def _on_clock_of(rule: Repeat, call: Call, ahead: int) -> int:

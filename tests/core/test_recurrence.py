@@ -364,6 +364,18 @@ class TestMissed:
         assert turn(make("all"), now=CATCH_UP * 10 + 10) == (20, 10)
         assert turn(make("all"), now=CATCH_UP * 10 + 5_005) == (5_010, 10)
 
+    def test_the_bound_is_settled_once(self, make: Any) -> None:
+        """Until all that was missed by then is caught up on, and then anew."""
+        rule, now = make("all"), START + (CATCH_UP * 10 + 5_005) * MINUTE
+        first = next_occurrence(rule, START, START, now)
+        assert first == Occurrence(START + 5_010 * MINUTE, left_out=START + 10 * MINUTE, caught=now)
+        later = now + 300 * MINUTE
+        second = next_occurrence(rule, first.eta, first.eta, later, first.caught)
+        assert second == Occurrence(START + 5_020 * MINUTE, caught=now)
+        grid = START + 6_000 * MINUTE
+        last = next_occurrence(rule, grid, grid, later, first.caught)
+        assert last == Occurrence(START + 6_010 * MINUTE, caught=later)
+
     def test_skip(self, make: Any) -> None:
         """None of them, but the next."""
         assert turn(make("skip"), now=47) == (50, 10)

@@ -120,3 +120,9 @@ def test_a_number_is_a_rule() -> None:
     """`retry=5` is `Retry(5)`."""
     assert read_retry(5) == Retry(5)
     assert read_retry(Retry(2)) == Retry(2)
+
+
+def test_no_delay_is_no_delay_for_ever() -> None:
+    """Also where the factor's power is more than a float can be."""
+    retry = Retry(5_000, delay=0)
+    assert {retry.wait(failures, ValueError()) for failures in (1, 1_024, 1_025, 4_999)} == {0}

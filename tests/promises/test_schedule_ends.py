@@ -171,3 +171,87 @@ async def test_a_start_that_fails_leaves_nothing_running() -> None:
     fail.clear()
     async with virtual(queue):
         assert queue.stats().waiting == 2
+
+
+async def test_the_same_again_behind_a_newer_call(queue: Queue, clock: VirtualClock) -> None:
+    """A call that waits behind the run would end the schedule; begun again, the schedule goes on."""
+    slow = Slow(clock, lasts=10)
+    task = queue.task("slow")(slow)
+    schedule = task.options(repeat=Every(60), key="k")
+    await schedule.enqueue("a")
+    await clock.advance(65)
+    once = await task.options(key="k", delay=30).enqueue("b")
+    await schedule.enqueue("a")
+    assert once.replaced
+    await clock.advance(130)
+    assert slow.seen == [(60, "a"), (120, "a"), (180, "a")]
+
+
+async def test_positional_or_keyword_is_the_same(queue: Queue) -> None:
+    """As it is for keys."""
+
+    async def note(what: str, times: int = 1) -> None: ...
+
+    schedule = queue.task("note")(note).options(repeat=Every(60), key="k")
+    handles = [
+        await schedule.enqueue("a"),
+        await schedule.enqueue(what="a"),
+        await schedule.enqueue("a", times=1),
+    ]
+    assert len({handle.id for handle in handles}) == 1
+
+
+async def test_who_is_told_of_an_end_finds_the_next_run(queue: Queue, clock: VirtualClock) -> None:
+    """The schedule has gone on before anybody hears that a run of it has ended."""
+    states: list[tuple[str, State]] = []
+    handle = await queue.options(repeat=Every(60), key="k").enqueue(Slow(clock, lasts=1))
+    queue.subscribe(lambda event: states.append((event.name, handle.state)))
+    await clock.advance(62)
+    assert ("job_succeeded", State.SCHEDULED) in states
+    assert all(state in (State.SCHEDULED, State.RUNNING) for _, state in states)
+
+
+async def test_the_last_run_of_one_that_was_taken_over_can_be_cancelled(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """Its retries go on, and can be found."""
+    begun: list[str] = []
+
+    async def fails(what: str) -> None:
+        begun.append(what)
+        await asyncdefer.sleep(10)
+        raise ValueError
+
+    task = queue.task("fails", retry=Retry(9, delay=20, factor=1, jitter=False))(fails)
+    await task.options(repeat=Every(60), key="k").enqueue("a")
+    await clock.advance(65)
+    await (await task.options(repeat=Every(60), key="k").enqueue("b")).cancel()
+    await clock.advance(10)
+    last = await queue.pending(task, "k")
+    assert last is not None
+    assert last.state is State.SCHEDULED
+    assert await last.cancel()
+    await clock.advance(300)
+    assert begun == ["a"]
+
+
+async def test_a_task_whose_schedule_cannot_begin_is_not_registered(queue: Queue) -> None:
+    """It can be registered again when the cause is mended."""
+    ready: list[str] = []
+
+    def rate_key() -> str:
+        return ready[0]
+
+    async def tick() -> None: ...
+
+    limit = RateLimit(1, per=1, key=rate_key)
+    decorate = queue.task("tick", repeat=Every(60), rate_limit=limit)
+    ready.append("a")
+    fails = queue.task("other", repeat=Every(60), rate_limit=limit)
+    ready.clear()
+    with pytest.raises(IndexError):
+        fails(tick)
+    ready.append("a")
+    decorate(tick)
+    fails(tick)
+    assert queue.stats().waiting == 2
