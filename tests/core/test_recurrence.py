@@ -422,6 +422,15 @@ def test_what_is_left_out_is_told(missed: Missed, grid: int, wait: int, run: int
     assert found.left_out == (START + (grid + 10) * MINUTE if gone else None)
 
 
+def test_a_calendar_of_bursts() -> None:
+    """The latest times may lie far back, though the first two lay close together."""
+    rule = Cron("* * 1 1 *", missed="once")
+    summer = instant(datetime(2027, 7, 1, tzinfo=UTC))
+    found = next_occurrence(rule, START, START, summer)
+    assert found is not None
+    assert moment(found.eta) == datetime(2027, 1, 1, 23, 59, tzinfo=UTC)
+
+
 def test_a_long_standstill_is_quick() -> None:
     """A year of missed minutes is looked through from its end: a few hundred questions, not 500,000."""
     asked = 0
