@@ -1,8 +1,7 @@
 """The policies of a task in plain words, and the same as the library takes them.
 
 Each knows what follows from records: from how often a job failed, or from when jobs started.
-Spans are microseconds. Schedules (`repeat`) are not driven here; their place would be a policy
-that knows, from when a run began and ended, when the next one is.
+Spans are microseconds. Schedules (`repeat`) have a simulation of their own, `schedules.py`.
 """
 
 from collections.abc import Callable

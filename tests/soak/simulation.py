@@ -22,15 +22,12 @@ from asyncdefer.testing import check_conservation
 from tests.soak.callers import Callers
 from tests.soak.jobs import Lockstep
 from tests.soak.model import Model
+from tests.soak.schedules import Schedules
 from tests.soak.seams import look_into
-from tests.soak.verdict import judge
+from tests.soak.verdict import Violation, judge
 
 GUARD: Final = 5  # real seconds after which a waiter hangs
 Trace = list[tuple[object, ...]]
-
-
-class Violation(AssertionError):
-    """A promise was broken."""
 
 
 class Simulation(Callers):
@@ -200,10 +197,13 @@ class Simulation(Callers):
             model.demand(counted == states.get(state, 0), state, counted, "not", states)
 
 
-def simulate(seed: int) -> Trace:
+PROGRAMS: Final = (Simulation, Schedules)
+
+
+def simulate(seed: int, program: type[Simulation | Schedules] = Simulation) -> Trace:
     """Run one seed; `Violation` if it breaks a promise."""
     try:
-        return asyncio.run(Simulation(seed).run())
+        return asyncio.run(program(seed).run())
     except Exception as error:
         note = f"seed {seed}; again with: scripts/soak --first {seed} --seeds 1"
         if isinstance(error, Violation):
@@ -216,7 +216,8 @@ def quietly(seed: int) -> str | None:
     """What is wrong with a seed, as text; None if nothing is."""
     logging.getLogger("asyncdefer").setLevel(logging.CRITICAL + 1)
     try:
-        simulate(seed)
+        for program in PROGRAMS:
+            simulate(seed, program)
     except Exception as error:
         notes = getattr(error, "__notes__", [])
         return "\n".join([f"{type(error).__name__}: {error}", *notes])

@@ -10,7 +10,10 @@ import pytest
 
 from tests.soak.planted import BUGS, Patch
 from tests.soak.planted_policies import BUGS as POLICY_BUGS
-from tests.soak.simulation import Violation, simulate
+from tests.soak.planted_schedules import BUGS as SCHEDULE_BUGS
+from tests.soak.schedules import Schedules
+from tests.soak.simulation import simulate
+from tests.soak.verdict import Violation
 
 SEEDS = 300
 PACKED = 10  # seeds in one test
@@ -35,10 +38,19 @@ def test_any_program_keeps_the_promises(first: int) -> None:
         simulate(seed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SEEDS, PACKED))
+def test_any_schedules_keep_the_promises(first: int) -> None:
+    """Runs come at their times, one at a time, until the schedule is ended, and leave nothing."""
+    for seed in range(first, first + PACKED):
+        simulate(seed, Schedules)
+
+
 @pytest.mark.parametrize("seed", range(0, 40, 4))
 def test_a_seed_is_the_same_program_every_time(seed: int) -> None:
     """The same seed gives the same trace, so a failing seed can be run again."""
     assert simulate(seed) == simulate(seed)
+    assert simulate(seed, Schedules) == simulate(seed, Schedules)
 
 
 @pytest.mark.parametrize("plant", BUGS + POLICY_BUGS, ids=lambda plant: plant.__name__)
@@ -49,3 +61,13 @@ def test_a_planted_bug_is_seen(plant: Callable[[Patch], None], monkeypatch: Patc
     with pytest.raises(Violation, match=r"scripts/soak --first \d+ --seeds 1"):
         for seed in range(TRIED):
             simulate(seed)
+
+
+@pytest.mark.parametrize("plant", SCHEDULE_BUGS, ids=lambda plant: plant.__name__)
+def test_a_bug_in_schedules_is_seen(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """So can the soak of schedules."""
+    plant(monkeypatch)
+    monkeypatch.setattr("tests.soak.schedules.GUARD", 1)
+    with pytest.raises(Violation, match=r"scripts/soak --first \d+ --seeds 1"):
+        for seed in range(TRIED):
+            simulate(seed, Schedules)

@@ -6,6 +6,10 @@ from asyncdefer import JobCancelled, JobDropped, JobExpired, JobFailed, QueueClo
 from tests.soak.records import Burst, Outcome
 
 
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
 def runs_again(burst: Burst) -> Snooze | int | None:
     """What has to follow from the end of a run: a snooze, a retry after so many failures, or the
     end. A job that was cancelled has ended, however it takes it.
