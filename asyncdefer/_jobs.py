@@ -29,7 +29,7 @@ from asyncdefer._core.job import (
 )  # fmt: skip
 from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
-from asyncdefer._core.rules import decide, grid_of
+from asyncdefer._core.rules import begun, decide
 from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
 from asyncdefer._runner import judged, perform
 from asyncdefer._task import Task
@@ -137,6 +137,9 @@ class Jobs(ABC):
         late = started - call.eta if started > call.eta else 0
         due = call.eta + self._ahead if call.steady else call.eta
         more = call.more
+        if more.schedule is not None and (rule := call.repeat) is not None:
+            more = begun(call, rule, late, self._ahead)
+            call = call.again(call.eta, steady=call.steady, more=more)
         run = Running(call, more.attempt + 1, steady + self._ahead, late, due, self)
         self.runs[call.key] = run
         self.ledger.started(late)
@@ -213,10 +216,8 @@ class Jobs(ABC):
             return
         more = structs.replace(
             call.more, attempt=run.attempt, failures=verdict.failures,
-            bound=None, window=None, ends=None,
+            bound=None, window=None, ends=None, seen=None,
         )  # fmt: skip
-        if call.repeat is not None:
-            more = structs.replace(more, grid=grid_of(call, call.repeat, self.books.ahead()))
         again = call.again(verdict.eta, steady=verdict.steady, more=more)
         self.agenda.place(again)
         self.books.name(again)
@@ -264,7 +265,7 @@ class Jobs(ABC):
         if identity is not call.task.name:
             self._strangers.pop(identity, None)  # a bare function is held no longer than its jobs
         if call.more.schedule is not None:  # before anybody is told, and looks
-            self._follow(call, context, verdict, 0 if run is None else run.late, now)
+            self._follow(call, context, verdict, now)
         failed = state is _FAILED
         level = ERROR if failed and not answer.waiters else DEBUG
         if self._heard(level):
@@ -277,8 +278,8 @@ class Jobs(ABC):
     # -- what recurs
 
     @abstractmethod
-    def _follow(self, call: Call, context: Context, outcome: Outcome, late: int, now: int) -> None:
-        """A run of a schedule has ended, having started so `late`."""
+    def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> None:
+        """A run of a schedule has ended."""
 
     @abstractmethod
     def _skip(self, call: Call, now: int) -> bool:

@@ -95,7 +95,7 @@ class Recurring(Jobs):
         """The first run; one that comes while a run by this rule is under way keeps its grid."""
         ahead = self.books.ahead()
         if isinstance(live, Running) and live.call.repeat == rule:
-            return following(live.call, live.late, now, ahead)
+            return following(live.call, now, ahead)
         return first_occurrence(rule, now if rule.steady else now + ahead)
 
     def _going(self, key: Key) -> Call | Running | None:
@@ -103,7 +103,7 @@ class Recurring(Jobs):
         schedule = self.schedules.get(key)
         return None if schedule is None else self.books.live(schedule)
 
-    def _follow(self, call: Call, context: Context, outcome: Outcome, late: int, now: int) -> None:
+    def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> None:
         """A run of a schedule has ended: place the next one, unless the schedule has ended too."""
         had = call.more
         if had.schedule is None or had.schedule.answer is not None:
@@ -112,7 +112,7 @@ class Recurring(Jobs):
         if newer is not None:
             self._end_schedule(call, newer.shared(), replaced=True)
             return
-        found = None if ends_schedule(outcome) else following(call, late, now, self.books.ahead())
+        found = None if ends_schedule(outcome) else following(call, now, self.books.ahead())
         if found is None:
             self._end_schedule(call, call.shared().final())
             return
@@ -129,7 +129,7 @@ class Recurring(Jobs):
 
     def _skip(self, call: Call, now: int) -> bool:
         """Move a run that was missed and is to be left out to the next time of its schedule."""
-        found = following(call, 0, now, self.books.ahead()) if is_missed(call) else None
+        found = following(call, now, self.books.ahead()) if is_missed(call) else None
         if found is None:
             return False
         more = structs.replace(call.more, grid=found.eta, ends=found.ends)

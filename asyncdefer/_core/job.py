@@ -36,7 +36,8 @@ class More(Struct, frozen=True):
     `rate`: its key within the task's rate limit. `attempt`: starts so far. `failures`: those of
     them that failed. `bound`: the steady time at which `max_wait` ends the burst. `window`: the
     steady time at which the window of a leading call ends. `options`: those given to this call.
-    `schedule`: the one that this is a run of, `grid` the instant in it on the clock of its rule,
+    `schedule`: the one that this is a run of. On the clock of its rule, `grid` is the instant in
+    it that the run is for, and `seen` what that clock showed when it started; then
     `ends`, on the clock of the eta, when the run counts as missed, and `caught`, up to when its
     schedule catches up on all.
     """
@@ -49,6 +50,7 @@ class More(Struct, frozen=True):
     options: Options | None = None
     schedule: "Schedule | None" = None
     grid: int | None = None
+    seen: int | None = None
     ends: int | None = None
     caught: int | None = None
 

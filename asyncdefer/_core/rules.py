@@ -1,7 +1,9 @@
 """The rules of a run: until when it may start, and what follows from how it ended."""
 
+from msgspec import structs
+
 from asyncdefer._core.instant import within
-from asyncdefer._core.job import Again, Call, Outcome, Verdict
+from asyncdefer._core.job import Again, Call, More, Outcome, Verdict
 from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.recurrence import Occurrence, Repeat, next_occurrence
 from asyncdefer._core.retry import Retry
@@ -31,20 +33,28 @@ def grid_of(call: Call, rule: Repeat, ahead: int) -> int:
 
 def ends_schedule(outcome: Outcome) -> bool:
     """No run follows one that ended so: it was cancelled, or the queue closes. A failure ends none."""
-    return outcome.event is Event.CANCEL or isinstance(outcome.error, QueueClosed)
+    if outcome.event is Event.DROP:
+        return isinstance(outcome.error, QueueClosed)
+    return outcome.event is Event.CANCEL
 
 
-def following(call: Call, late: int, now: int, ahead: int) -> Occurrence | None:
-    """The next run of the schedule that a call is a run of; None if there is none.
+def begun(call: Call, rule: Repeat, late: int, ahead: int) -> More:
+    """What a run of a schedule has to remember of its start, `late` after its eta.
 
-    `late`: how long after its eta it started.
+    It is settled then, since the clocks may be set against each other before the run ends.
     """
+    seen = _on_clock_of(rule, call, ahead) + late
+    return structs.replace(call.more, grid=grid_of(call, rule, ahead), seen=seen)
+
+
+def following(call: Call, now: int, ahead: int) -> Occurrence | None:
+    """The next run of the schedule that a call is a run of; None if there is none."""
     rule = call.repeat
     if rule is None:
         return None
-    seen = _on_clock_of(rule, call, ahead) + late
-    now = now if rule.steady else now + ahead
-    return next_occurrence(rule, grid_of(call, rule, ahead), seen, now, call.more.caught)
+    more, now = call.more, now if rule.steady else now + ahead
+    seen = _on_clock_of(rule, call, ahead) if more.seen is None else more.seen
+    return next_occurrence(rule, grid_of(call, rule, ahead), seen, now, more.caught)
 
 
 def _on_clock_of(rule: Repeat, call: Call, ahead: int) -> int:

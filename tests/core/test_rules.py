@@ -12,6 +12,7 @@ from asyncdefer._core.options import Options
 from asyncdefer._core.recurrence import Cron, Every, Occurrence
 from asyncdefer._core.retry import Retry
 from asyncdefer._core.rules import (
+    begun,
     decide,
     ends_schedule,
     expiry,
@@ -81,13 +82,13 @@ def test_a_call_that_is_no_run_of_a_schedule_is_followed_by_nothing(make_call: M
     """Also where its options repeat."""
     call = structs.replace(make_call(), more=More(options=Options(repeat=Every(1))))
     assert call.repeat is None
-    assert following(call, 0, 5, 0) is None
+    assert following(call, 5, 0) is None
 
 
 def test_the_next_run_is_on_the_grid(make_call: MakeCall) -> None:
     """Whenever this one was due or ended."""
     call = run_of(Every(10), make_call(13 * SECOND), grid=10 * SECOND)
-    assert following(call, 0, 17 * SECOND, 0) == Occurrence(20 * SECOND)
+    assert following(call, 17 * SECOND, 0) == Occurrence(20 * SECOND)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,7 @@ def test_the_next_run_is_on_the_grid(make_call: MakeCall) -> None:
         (Outcome(Event.FAIL, error=GiveUp("enough")), False),
         (Outcome(Event.EXPIRE, error=JobExpired("late")), False),
         (Outcome(Event.DROP, error=JobDropped("no room")), False),
+        (Outcome(Event.FAIL, error=QueueClosed("of another queue")), False),
         (Outcome(Event.CANCEL, error=JobCancelled("by hand")), True),
         (Outcome(Event.DROP, error=QueueClosed("closed")), True),
     ],
@@ -122,11 +124,20 @@ def test_a_first_eta_on_the_other_clock(
 
 def test_what_a_late_run_stood_for_is_not_missed(make_call: MakeCall) -> None:
     """It looked at the clock when it started, and the times until then are in it."""
-    call = run_of(Every(10), make_call(10 * SECOND), grid=10 * SECOND)
-    in_time = following(call, 0, 35 * SECOND, 0)
-    late = following(call, 22 * SECOND, 35 * SECOND, 0)
-    assert in_time == Occurrence(30 * SECOND, left_out=20 * SECOND)
-    assert late == Occurrence(40 * SECOND, left_out=20 * SECOND)
+    rule = Every(10)
+    call = run_of(rule, make_call(10 * SECOND), grid=10 * SECOND)
+    late = structs.replace(call, more=begun(call, rule, 22 * SECOND, 0))
+    assert following(call, 35 * SECOND, 0) == Occurrence(30 * SECOND, left_out=20 * SECOND)
+    assert following(late, 35 * SECOND, 0) == Occurrence(40 * SECOND, left_out=20 * SECOND)
+
+
+def test_a_start_settles_the_instant(make_call: MakeCall) -> None:
+    """Of an eta on the other clock, whatever the clocks do before the run ends."""
+    rule = Every(10)
+    call = run_of(rule, make_call(100 * SECOND, steady=False))
+    run = structs.replace(call, more=begun(call, rule, SECOND, 30 * SECOND))
+    assert (run.more.grid, run.more.seen) == (70 * SECOND, 71 * SECOND)
+    assert following(run, 72 * SECOND, 1_000 * SECOND) == Occurrence(80 * SECOND)
 
 
 @pytest.mark.parametrize(("expires", "missed"), [(None, True), (50, True), (20, True), (5, False)])

@@ -255,3 +255,29 @@ async def test_a_task_whose_schedule_cannot_begin_is_not_registered(queue: Queue
     decorate(tick)
     fails(tick)
     assert queue.stats().waiting == 2
+
+
+async def test_a_clock_set_during_the_first_run(queue: Queue, clock: VirtualClock) -> None:
+    """A period counts from where the eta was on the steady clock when the run began."""
+    slow = Slow(clock, lasts=5)
+    eta = clock.now() + timedelta(seconds=60)
+    await queue.options(repeat=Every(60), key="k", eta=eta).enqueue(slow)
+    await clock.advance(62)
+    clock.step(1000)
+    await clock.advance(130)
+    assert [at for at, _ in slow.seen] == [60, 120, 180]
+
+
+async def test_another_queue_that_closed_ends_nothing_here(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """A run may fail with the `QueueClosed` of a queue that it uses."""
+    begun: list[float] = []
+
+    async def tick() -> None:
+        begun.append(clock.monotonic())
+        raise asyncdefer.QueueClosed("another one")
+
+    queue.task("tick", repeat=Every(10))(tick)
+    await clock.advance(35)
+    assert len(begun) == 3

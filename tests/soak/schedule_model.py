@@ -136,11 +136,6 @@ class Model:
         self.look_who_is_due(job)
         return True
 
-    def runs_by_the_other_clock(self) -> bool:
-        """A run is under way whose eta is not on the clock of its schedule."""
-        runs = [(job, job.chain) for job in self.running.values()]
-        return any(chain and job.steady is not chain.rhythm.steady for job, chain in runs)
-
     def fix_grid(self, job: Job) -> None:
         if job.chain is not None and job.grid is None:
             job.grid = self.own_time(job, job.chain.rhythm)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from asyncdefer import Handle
 from asyncdefer._core.instant import SECOND, moment
 from asyncdefer.testing import check_conservation
-from tests.soak.schedule_jobs import OWN, SPARED, ScheduleJobs
+from tests.soak.schedule_jobs import OWN, ScheduleJobs
 from tests.soak.schedule_model import Model
 from tests.soak.schedule_records import Chain, Expected, Job, Key
 from tests.soak.verdict import Violation
@@ -127,7 +127,7 @@ class Schedules(ScheduleJobs):
                 return await deed()
         if choice < 0.92:
             self.pause_or_resume()
-        elif not (SPARED and self.model.runs_by_the_other_clock()):
+        else:
             step = self.span(1, 5, 100) * self.random.choice((1, -1))
             self.note("step", step)
             self.clock.step(timedelta(microseconds=step))
