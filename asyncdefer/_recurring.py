@@ -85,10 +85,10 @@ class Recurring(Jobs):
         schedule = Schedule(number, task, full, when, steady, (), NO_KWARGS, NO_CONTEXT)
         more = structs.replace(more, schedule=schedule, grid=grid, ends=ends)
         call = Call(number, task, full, when, steady, args, kwargs, context, 1, more)
+        self.schedules[full] = schedule  # before anybody is told, and begins another
         self._enter(call, now)
         if isinstance(live, Running):  # its run goes on, and nothing of its schedule follows
             self._end_schedule(live.call, call.shared(), replaced=True)
-        self.schedules[full] = schedule
         return Handle(self, schedule)
 
     def _first(self, rule: Repeat, live: Call | Running | None, now: int) -> Occurrence | None:

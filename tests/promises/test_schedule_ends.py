@@ -281,3 +281,29 @@ async def test_another_queue_that_closed_ends_nothing_here(
     queue.task("tick", repeat=Every(10))(tick)
     await clock.advance(35)
     assert len(begun) == 3
+
+
+async def test_who_is_told_of_a_schedule_may_begin_another(
+    queue: Queue, clock: VirtualClock
+) -> None:
+    """The newest counts, also where it comes while others are told of the one before it."""
+    slow = Slow(clock, lasts=0)
+    task = queue.task("slow")(slow)
+    told: list[str] = []
+
+    def hears(event: LogEvent) -> None:
+        if event.name == "job_accepted" and not told:
+            told.append(event.name)
+            newer = task.options(repeat=Every(10), key="k").enqueue("b")
+            with pytest.raises(StopIteration):  # it does not wait for anything
+                newer.send(None)
+
+    queue.subscribe(hears)
+    outer = await task.options(repeat=Every(60), key="k").enqueue("a")
+    assert outer.replaced
+    schedule = await queue.pending(task, "k")
+    assert schedule is not None
+    await clock.advance(25)
+    assert slow.seen == [(10, "b"), (20, "b")]
+    assert await schedule.cancel()
+    assert await queue.pending(task, "k") is None
