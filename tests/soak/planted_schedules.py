@@ -175,12 +175,10 @@ def runs_overlap(patch: Patch) -> None:
 def a_cancelled_run_does_not_end_it(patch: Patch) -> None:
     follow = Recurring._follow
 
-    def followed(
-        self: Recurring, call: Call, context: Context, outcome: Outcome, late: int, now: int
-    ) -> None:
+    def followed(self: Recurring, call: Call, context: Context, outcome: Outcome, now: int) -> None:
         if outcome.event is Event.CANCEL and "was cancelled before" not in str(outcome.error):
             outcome = structs.replace(outcome, event=Event.SUCCEED)
-        follow(self, call, context, outcome, late, now)
+        follow(self, call, context, outcome, now)
 
     patch.setattr(Recurring, "_follow", followed)
 
