@@ -72,3 +72,32 @@ class GiveUp(Exception):
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class JournalError(DeferError):
+    """The journal could not be read or written; what was not acknowledged is not safe."""
+
+
+class JournalLocked(JournalError):
+    """Another process owns the journal: `pid`, `host` and `since` say which, where they are known."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        pid: int | None = None,
+        host: str | None = None,
+        since: datetime | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+
+class JournalFull(JournalError):
+    """There is no room for another call; starts, ends and cancels are still recorded."""
+
+
+class ResultUnavailable(DeferError):
+    """The job succeeded, and its result is not to be had: it could not be recorded or read."""
