@@ -198,10 +198,10 @@ class Agenda:
                 ready.lines.stale -= 1
                 continue
             if key in running:
-                self._turn_away(line, BUSY)
+                self._turn_away(line, BUSY, steady)
                 continue
             if paused and (lane := paused.get(call.task.identity)) is not None:
-                self._turn_away(line, lane)
+                self._turn_away(line, lane, steady)
                 continue
             declared = call.task.declared
             gates, drops = None, False
@@ -210,32 +210,31 @@ class Agenda:
                 gate = next((gate for gate in gates if gate.room(steady) < 1), None)
                 drops = gate is not None and gate.drops and not call.more.attempt
                 if gate is not None and not drops:
-                    self._turn_away(line, gate)
+                    self._turn_away(line, gate, steady)
                     continue
             del standing[key]
             if claims:
                 claims.pop(key, None)
-            if lanes.on_way:
-                lanes.arrive(key)
             had = self._lines.get(key)
             if had is not None:  # it has an expiry
                 self._redraw(call, call, had, None)
             del self.waiting[key]
-            if had is not None and (expiry(call) or 0) <= (steady if call.steady else wall):
-                expired.append(call)
+            late = had is not None and (expiry(call) or 0) <= (steady if call.steady else wall)
+            if late or drops:
+                (expired if late else self.dropped).append(call)
+                self.looks = lanes.give_up(key, steady, self.looks)
                 continue
-            if drops:
-                self.dropped.append(call)
-                continue
+            if lanes.on_way:
+                lanes.arrive(key)
             if gates is not None:
                 lanes.start(key, gates, steady)
             running[key] = call
             return call
         return None
 
-    def _turn_away(self, line: Line, lane: Lane) -> None:
+    def _turn_away(self, line: Line, lane: Lane, now: int) -> None:
         """Out of `ready`, to where something is shut for it."""
-        self.lanes.arrive(line[2])
+        self.looks = self.lanes.give_up(line[2], now, self.looks)
         self.lanes.enter(line, lane)
 
     def startable(self) -> bool:

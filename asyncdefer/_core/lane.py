@@ -229,14 +229,28 @@ class Lanes:
             lane.sent -= 1
             self.stir(lane)
 
+    def give_up(self, key: Key, now: int, limit: int) -> int:
+        """A call that is first in `ready` cannot start; what is left of the `limit`.
+
+        If a lane had sent it, the next of that lane comes at once: those who are in `ready` by now
+        may have come after it.
+        """
+        if key not in self.on_way:
+            return limit
+        self.arrive(key)
+        return self.drain(now, limit)
+
     def stir(self, lane: Lane) -> None:
-        """Look at this lane in the next turn: it may have opened."""
+        """Look at this lane at the next `drain`: it may have opened."""
         if not lane.stirred and len(lane.lines):
             lane.stirred = True
             self.stirred.append(lane)
 
-    def drain(self, now: int, limit: int) -> None:
-        """Send those who stand in lanes that opened back through `ready`, at most so many."""
+    def drain(self, now: int, limit: int) -> int:
+        """Send those who stand in lanes that opened back through `ready`.
+
+        At most `limit` lines are looked at; what is left of it.
+        """
         while self.opening and self.opening[0][0] <= now:
             lane = heappop(self.opening)[2]
             lane.wakes = None
@@ -259,6 +273,7 @@ class Lanes:
                 self.enter(line, self.ready)
                 self.on_way[line[2]] = lane
                 lane.sent += 1
+        return limit
 
     def _check(self) -> None:
         """Every invariant, spelled out; for tests."""

@@ -248,7 +248,8 @@ class Model:
         """The first who stands and whose key and task are free, while there is a slot.
 
         Those of them who have expired meanwhile go to `expired`. Who finds no room in a rate that
-        drops goes to `dropped`, unless it has run before.
+        drops goes to `dropped`, unless it has run before. If the lane of its task had sent the one
+        who cannot start, the next of that lane comes before anybody else is looked at.
         """
         while len(self.running) < self.concurrency and not self.shut:
             entry = None
@@ -261,6 +262,7 @@ class Model:
             gates = self.gates(call)
             shut = [lane for lane in gates if self.room(lane, steady) < 1]
             drops = self._drops(call, shut)
+            sent = entry.sent
             if call.key in self.running:
                 entry.stand(BUSY)
             elif call.task.identity in self.paused:
@@ -279,6 +281,8 @@ class Model:
                         if lane[0] == "rate":
                             self.bucket(lane).pour(steady)
                     return call
+            if sent is not None:
+                self.reopen(steady)
         return None
 
     def _drops(self, call: Call, shut: list[Lane]) -> bool:

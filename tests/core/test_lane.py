@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 from asyncdefer._core.job import Call
-from asyncdefer._core.lane import BUSY, Lane, Lanes
+from asyncdefer._core.lane import BUSY, Lane, Lanes, Slots
 
 MakeCall = Callable[..., Call]
 
@@ -49,6 +49,27 @@ def test_a_lane_that_is_drained_in_turns_keeps_its_count(make_call: MakeCall) ->
     lanes._check()
     assert lanes.ready.lines.pop() == (3, 3, 3)
     assert not lanes.stirred
+
+
+def test_when_one_that_was_sent_gives_up_the_next_comes_at_once(make_call: MakeCall) -> None:
+    """A lane sends as many as it has room for, and one more for each that cannot start after all."""
+    numbers = range(1, 6)
+    lanes = Lanes({number: make_call(number) for number in numbers})
+    lane = lanes.slots["task"] = Slots("full task", 2)
+    for number in numbers:
+        lanes.standing[number] = number
+        lanes.enter((number, number, number), lane if number < 5 else lanes.ready)
+    assert lanes.drain(0, 10) == 7  # two are sent, and a look finds no room for the third
+    assert set(lanes.on_way) == {1, 2}
+    assert lanes.give_up(5, 0, 10) == 10  # no lane had sent this one, so none is looked at
+    assert set(lanes.on_way) == {1, 2}
+    assert lanes.give_up(1, 0, 10) == 8
+    assert set(lanes.on_way) == {2, 3}
+    assert lanes.give_up(2, 0, 0) == 0  # the turn has looked at enough: the next one goes on
+    assert set(lanes.on_way) == {3}
+    lanes.drain(0, 10)
+    assert set(lanes.on_way) == {3, 4}
+    lanes._check()
 
 
 def test_who_stands_where_only_a_resume_helps(make_call: MakeCall) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import asyncdefer
-from asyncdefer import GiveUp, Queue, Snooze, State, current
+from asyncdefer import GiveUp, Queue, RateLimit, Snooze, State, current
 from asyncdefer.testing import VirtualClock, virtual
 
 
@@ -241,6 +241,35 @@ async def test_a_call_that_folds_in_the_line_keeps_the_place() -> None:
             await queue.enqueue(note, f"new {n}", key="k")
         await clock.advance(4000)
     assert ran == ["before", "new 2", "after"]
+
+
+@pytest.mark.parametrize("drop", [False, True])
+async def test_who_is_next_is_not_overtaken_when_the_one_before_it_cannot_start(
+    drop: bool,
+) -> None:
+    """A slot of a task comes free, and the first who waits for it has no room in its rate.
+
+    Whether that one waits on or is dropped: the next of the task starts before calls that came
+    after it.
+    """
+    ran: list[str] = []
+
+    async def note(who: str, seconds: float = 0) -> None:
+        ran.append(who)
+        await asyncdefer.sleep(seconds)
+
+    queue = Queue(concurrency=2)
+    rate = RateLimit(1, per=3600, key=["who"], drop=drop)
+    task = queue.task("job", concurrency=1, rate_limit=rate)(note)
+    async with virtual(queue) as own:
+        for who, seconds in (("anne", 10), ("anne", 0), ("bob", 0)):
+            await task.enqueue(who, seconds)
+        await own.advance(1)
+        await queue.enqueue(note, "all slots are taken", 600)
+        await own.advance(1)
+        await queue.enqueue(note, "came last")
+        await own.advance(60)
+    assert ran == ["anne", "all slots are taken", "bob", "came last"]
 
 
 async def test_a_job_that_waits_for_a_slot_can_be_moved(clock: VirtualClock) -> None:

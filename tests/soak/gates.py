@@ -35,26 +35,16 @@ class Gates:
         return kind.paused or full or burst.key in self._running
 
     def first(self, waiting: Iterable[Burst], now: int, wall: int) -> Burst | None:
-        """Who is due, may start and has the first claim: the eta less the priority, then the id.
-
-        A lane that opens sends its first, and looks again in the next turn when that one turns out
-        to be unable. So those behind it do not count here.
-        """
-        held: list[Burst] = []
-        for burst in sorted((b for b in waiting if b.claim), key=lambda b: b.claim or (0, 0)):
-            shut = self.shut(burst) or self.opens(burst) > now or expired(burst, now, wall)
-            if not shut and not any(share_a_lane(burst, other) for other in held):
-                return burst
-            if shut:
-                held.append(burst)
-        return None
-
-
-def share_a_lane(burst: Burst, other: Burst) -> bool:
-    """Both need a slot of the same task, or room in the same rate."""
-    kind = burst.call.kind
-    same = burst.lane == other.lane if kind.concurrency is None else kind is other.call.kind
-    return same and not (kind.concurrency is None and kind.rate is None)
+        """Who is due, may start and has the first claim: the eta less the priority, then the id."""
+        able = [
+            burst
+            for burst in waiting
+            if burst.claim is not None
+            and self.opens(burst) <= now
+            and not self.shut(burst)
+            and not expired(burst, now, wall)
+        ]
+        return min(able, key=lambda burst: burst.claim or (0, 0), default=None)
 
 
 def expired(burst: Burst, now: int, wall: int) -> bool:

@@ -255,11 +255,11 @@ def the_last_come_is_the_first_served(patch: Patch) -> None:
     """Who is turned away for want of a slot gets a claim by when that was."""
     turn_away = Agenda._turn_away
 
-    def turned(self: Agenda, line: tuple[int, int, Key], lane: Lane) -> None:
+    def turned(self: Agenda, line: tuple[int, int, Key], lane: Lane, now: int) -> None:
         if isinstance(lane, Slots):
             line = (line[0] - 1000 * SECOND * len(lane.lines), *line[1:])
             self.lanes.standing[line[2]] = line[0]
-        turn_away(self, line, lane)
+        turn_away(self, line, lane, now)
 
     patch.setattr(Agenda, "_turn_away", turned)
 
