@@ -35,6 +35,12 @@ class Books:
         self.agenda = agenda
         self.ledger = ledger
         self.runs = runs
+        self.far: WeakValueDictionary[Key, Call] = WeakValueDictionary()
+        """Calls beyond the horizon of the journal, as long as somebody holds them."""
+        self.beyond = 0  # rows beyond it, those among them
+        self.parked: dict[
+            int, str
+        ] = {}  # rows that cannot be run here, and the names of their tasks
         self.named: WeakValueDictionary[int, Call] = WeakValueDictionary()
         """Calls whose id was told to somebody; one that was replaced lives while it is held."""
 
@@ -51,11 +57,13 @@ class Books:
     def live(self, call: Call) -> Call | Running | None:
         """The waiting call or the run that a call has become; None if it has ended."""
         mine = call.answer.final() if call.answer is not None else None
-        if mine is not None and mine.state is not None:
+        if mine is not None and (mine.state or mine.ending) is not None:
             return None
         waiting = self.agenda.waiting.get(call.key)
         if waiting is not None and _one(call, waiting, mine):
             return waiting
+        if self.far and (far := self.far.get(call.key)) is not None and _one(call, far, mine):
+            return far
         run = self.runs.get(call.key)
         return run if run is not None and _one(call, run.call, mine) else None
 
@@ -76,7 +84,8 @@ class Books:
     def state(self, call: Call) -> State:
         live = self.live(call)
         if live is None:
-            return State(self.answer(call).state or State.DROPPED)
+            answer = self.answer(call)
+            return State(answer.state or answer.ending or State.DROPPED)
         return State.RUNNING if isinstance(live, Running) else State.SCHEDULED
 
     def eta(self, call: Call) -> int:
@@ -114,6 +123,8 @@ class Books:
         call = self.agenda.waiting.get(id_)
         if call is not None:
             return call
+        if (call := self.far.get(id_)) is not None:
+            return call
         for run in self.runs.values():
             if run.call.id == id_:
                 return run.call
@@ -144,7 +155,8 @@ class Books:
         answer = self.answer(call)
         self.name(call)
         live = State.RUNNING if isinstance(what, Running) else State.SCHEDULED
-        state = State(answer.state or live)
+        ended = answer.state or answer.ending
+        state = State(ended or live)
         started = what.started if isinstance(what, Running) else answer.started
         return Job(
             id=str(call.id),
@@ -156,13 +168,14 @@ class Books:
             calls=call.calls,
             enqueued_at=moment((call.id >> 20) * 1000),
             started_at=None if started is None else moment(started),
-            finished_at=None if answer.state is None else moment(answer.finished),
+            finished_at=None if ended is None else moment(answer.finished),
             error=job_error(answer.error) if state is State.FAILED and answer.error else None,
             read_arguments=partial(_arguments, call.task, call.args, call.kwargs),
         )
 
     def stats(self) -> Stats:
-        return self.ledger.stats(len(self.agenda), len(self.runs))
+        waiting = len(self.agenda) + self.beyond
+        return self.ledger.stats(waiting, len(self.runs), len(self.parked))
 
     def busy(self) -> Iterator[Running]:
         """The runs that do not wait for the clock."""

@@ -6,12 +6,23 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from asyncdefer._core.options import CallOptions, Options, read_options
 from asyncdefer._handle import Handle
+from asyncdefer._journal import Journal
 from asyncdefer._scheduler import Scheduler
-from asyncdefer._task import Accept, Task, TaskDecorator, Tasks, make_task, name_of, schedulable
+from asyncdefer._task import (
+    Accept,
+    Task,
+    TaskDecorator,
+    Tasks,
+    make_task,
+    name_of,
+    recorded,
+    schedulable,
+)  # fmt: skip
 from asyncdefer.errors import QueueClosed, UnknownTask
 
 R = TypeVar("R")
@@ -30,6 +41,10 @@ class Calls(TaskDecorator):
     _callables: dict[Any, Task[..., Any]]
     accept: Accept
     """The one door; not for programs."""
+    journal: Journal | None
+    """Where calls are written down while the queue runs; None in memory."""
+    keeps: bool
+    """It is to have a journal."""
 
     @abstractmethod
     def _started(self) -> Scheduler: ...
@@ -73,6 +88,9 @@ class Calls(TaskDecorator):
         and key that wait at the same time fold into one run. The other arguments are those of
         `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
         """
+        if self.journal is not None:
+            await self.journal.room()
+            return await self._hand_over(fn, args, kwargs, eta, delay, key).accepted()
         try:
             task = self._callables[fn]
         except (KeyError, TypeError):  # a stranger, or one that has no hash
@@ -124,9 +142,15 @@ class Calls(TaskDecorator):
 
         def accept() -> None:
             try:
-                answer.set_result(self.enqueue_nowait(fn, *args, **kwargs))
+                handle = self.enqueue_nowait(fn, *args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
                 answer.set_exception(error)
+                return
+            if self.journal is None:
+                answer.set_result(handle)
+            else:
+                answering = loop.create_task(handle.accepted())
+                answering.add_done_callback(partial(_pass_on, answer))
 
         try:
             loop.call_soon_threadsafe(accept, context=copy_context())
@@ -155,6 +179,11 @@ class Calls(TaskDecorator):
                 raise UnknownTask(f"{fn.name} is not registered in this queue: include its Tasks")
             return cast("Task[..., Any]", fn)
         function = schedulable(fn)
+        if self.keeps:
+            raise TypeError(
+                f"{name_of(function)} is no task of this queue: its journal finds functions by their"
+                " names after a restart, so register it with @queue.task"
+            )
         identity = function if _is_hashable(function) else id(function)
         return make_task(function, name_of(function), Options(), identity)
 
@@ -174,6 +203,17 @@ class Calls(TaskDecorator):
         if hashable:
             self._callables[fn] = task  # only now: a call that is refused leaves nothing behind
         return handle
+
+
+def _pass_on(
+    answer: concurrent.futures.Future[Handle[Any]], done: asyncio.Task[Handle[Any]]
+) -> None:
+    if done.cancelled():
+        answer.set_exception(QueueClosed("the event loop of the queue has ended"))
+    elif (error := done.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())
 
 
 def _is_hashable(fn: Any) -> bool:
@@ -202,4 +242,6 @@ class QueueCall:
     async def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """Schedule a call; every keyword argument is the function's own."""
         task = self._queue.task_of(fn)
+        if self._queue.journal is not None:
+            return await recorded(self._queue, task, args, kwargs, given=self._options)
         return self._queue.accept(task, args, kwargs, given=self._options)

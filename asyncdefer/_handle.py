@@ -70,12 +70,18 @@ class Handle(Struct, Generic[R_co], eq=False):
         return self.state.ended
 
     async def accepted(self) -> "Handle[R_co]":
-        """Wait until the call is as safe as the queue can make it; in memory it is at once."""
+        """Wait until the call is as safe as the queue can make it; in memory it is at once.
+
+        `JournalError` if it could not be recorded: then the call was not accepted.
+        """
+        entry = self._call.entry
+        if entry is not None:
+            await self._scheduler.journal.through(entry)
         return self
 
     def __await__(self) -> Generator[Any, None, R_co]:
         answer = self._call.answer
-        if answer is None or answer.state != "succeeded":
+        if answer is None or answer.state != "succeeded" or answer.error is not None:
             return self.result().__await__()
         return self._value(answer)
 
@@ -137,11 +143,11 @@ class Handle(Struct, Generic[R_co], eq=False):
         True if there was something to cancel. Waiters get `JobCancelled`; those of a run get it
         when the run has ended.
         """
-        return bool(self._scheduler.cancel(self._call))
+        return await self._recorded(self._scheduler.cancel(self._call))
 
     async def flush(self) -> bool:
         """Let the job run now; False if it runs already or has ended."""
-        return bool(self._scheduler.flush(self._call))
+        return await self._recorded(self._scheduler.flush(self._call))
 
     async def reschedule(
         self, *, eta: datetime | None = None, delay: float | timedelta | None = None
@@ -150,10 +156,17 @@ class Handle(Struct, Generic[R_co], eq=False):
         if (eta is None) == (delay is None):
             raise TypeError("reschedule needs either an eta or a delay")
         if eta is not None:
-            return bool(self._scheduler.reschedule(self._call, instant(eta), steady=False))
+            moved = self._scheduler.reschedule(self._call, instant(eta), steady=False)
+            return await self._recorded(moved)
         micros = duration(delay) if delay is not None else 0
         when = self._scheduler.clock.steady() + micros
-        return bool(self._scheduler.reschedule(self._call, when, steady=True))
+        return await self._recorded(self._scheduler.reschedule(self._call, when, steady=True))
+
+    async def _recorded(self, done: bool) -> bool:
+        """What was done is safe when the caller is told."""
+        if done:
+            await self._scheduler.recorded()
+        return done
 
     def __repr__(self) -> str:
         key = f" key={self.key!r}" if self.key is not None else ""

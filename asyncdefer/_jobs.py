@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from msgspec import UNSET, structs
 
-from asyncdefer._books import Books, job_error
-from asyncdefer._clock import Alarm, Clock
-from asyncdefer._core.agenda import Agenda
+from asyncdefer import _rows as rows
+from asyncdefer._books import job_error
 from asyncdefer._core.instant import moment, seconds
 from asyncdefer._core.job import (
     NO_CONTEXT,
@@ -22,22 +21,18 @@ from asyncdefer._core.job import (
     Again,
     Answer,
     Call,
-    Key,
     Outcome,
     Running,
-    Schedule,
 )  # fmt: skip
-from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
 from asyncdefer._core.rules import begun, decide
-from asyncdefer._log import DEBUG, ERROR, WARNING, Events, LogEvent
+from asyncdefer._log import DEBUG, ERROR, WARNING
+from asyncdefer._recording import FAR, Recording
 from asyncdefer._runner import judged, perform
-from asyncdefer._task import Task
-from asyncdefer._threads import ThreadPool
+from asyncdefer.errors import QueueClosed
+from asyncdefer.stores._base import Drop, Set
 
 LINES: Final = 1_000  # of work that a turn or a step of the close does at the most
-FAR: Final = 1 << 62  # later than any time
-_ID: Final = (1 << 63) - 1
 _FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
 
 _PLAIN: Final = {state: state.value for state in State}
@@ -50,62 +45,10 @@ _NAMES: Final = {
 }
 
 
-class Jobs(ABC):
-    """The agenda, the ledger, the runs, and what leads a job from one state to the next."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        events_: Events,
-        *,
-        concurrency: int,
-        threads: int,
-        result_ttl: int | None,
-        strangers: dict[Any, Task[..., Any]],
-        last: int = 0,
-    ) -> None:
-        self.clock = clock
-        self.loop = asyncio.get_running_loop()
-        self.agenda = Agenda(concurrency)
-        self.ledger = Ledger()
-        self.runs: dict[Key, Running] = self.agenda.running
-        self.books = Books(clock, self.agenda, self.ledger, self.runs)
-        self.named = self.books.named
-        self.closing = False
-        self._events = events_
-        self._strangers = strangers
-        self._result_ttl = result_ttl
-        self._threads = ThreadPool(threads)
-        self._steady = clock.steady
-        self._heard = events_.heard
-        self._own = Context()  # the queue's own work belongs to no request
-        self.last = last
-        self._next_tick = 0
-        self._purge = 0
-        self._awake = False
-        self._alarm: Alarm | None = None
-        self._armed = FAR
-        self._ahead = clock.wall() - clock.steady()
-        self._highest = self._ahead  # since bounds were looked after
-        self._read = clock.steady()
-        self._joiners: list[asyncio.Future[None]] = []
-        self._awaiting: int = 0
-        self._starved = False
-        self._told: set[Running] = set()  # runs that the close has cancelled
-        self.schedules: dict[Key, Schedule] = {}
+class Jobs(Recording, ABC):
+    """What leads a job from one state to the next."""
 
     # -- calls
-
-    def _next_id(self, now: int) -> int:
-        """The id of a new call: its milliseconds, or one more than the last."""
-        if now >= self._next_tick:
-            self._tick(now)
-        self.last += 1
-        return self.last
-
-    def _tick(self, now: int) -> None:
-        self._next_tick = now + 1000 - now % 1000
-        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID)
 
     def _enter(self, call: Call, now: int) -> None:
         """Place a call that is not one of many: a schedule's run, a job that was redriven."""
@@ -150,6 +93,18 @@ class Jobs(ABC):
                 DEBUG, "job_started", call,
                 attempt=run.attempt, calls=call.calls, seconds=seconds(late),
             )  # fmt: skip
+        if self.journal is None:
+            self._launch(run, steady)
+        else:
+            row = rows.under_way(run, self._ahead)
+            self.journal.log(
+                Set(row, rows.SCHEDULED), *self._spent(call), done=partial(self._begin, run)
+            )
+        return run
+
+    def _launch(self, run: Running, steady: int) -> None:
+        """Call the function of a run."""
+        call = run.call
         task: Any = call.task
         timeout = call.option("timeout")
         if timeout:
@@ -159,7 +114,21 @@ class Jobs(ABC):
         run.task_of_loop = asyncio.Task(
             work, loop=self.loop, name=task.name, context=call.context.copy()
         )
-        return run
+
+    def _begin(self, run: Running, out: frozenset[int] | None) -> None:
+        """The journal has the start of a run, or says that its job is not ours to run."""
+        if self.runs.get(run.call.key) is not run:
+            return  # abandoned at close
+        if self.closing and run.stop is None:
+            run.stop = Event.DROP
+        if out is not None and run.call.id in out:
+            self._disown(run)
+        elif run.stop is not None:
+            never = Outcome(Event.FAIL, error=asyncio.CancelledError())
+            self._conclude(run, judged(run, never))
+        else:
+            self._launch(run, self._steady())
+            self.loop.call_soon(self._check_begun, [run], context=self._own)
 
     def _check_begun(self, started: list[Running]) -> None:
         """A task that is cancelled before its first step never gets to say how it ended."""
@@ -179,7 +148,8 @@ class Jobs(ABC):
         if self.runs.get(run.call.key) is run:
             run.stop = why if run.stop in (None, Event.FAIL) else run.stop
             run.asked += 1
-            run.task_of_loop.cancel()
+            if run.task_of_loop is not None:
+                run.task_of_loop.cancel()
 
     def _conclude(self, run: Running, outcome: Outcome) -> None:
         """A run has ended: free its slot and key, and do what follows."""
@@ -213,6 +183,8 @@ class Jobs(ABC):
             self.books.name(call)
             self.books.name(newer)
             self._replaced(call, newer)
+            if self.journal is not None:
+                self.journal.log(Drop(call.id, rows.RUNNING))
             return
         more = structs.replace(
             call.more, attempt=run.attempt, failures=verdict.failures,
@@ -222,6 +194,8 @@ class Jobs(ABC):
         self.agenda.place(again)
         self.books.name(again)
         self.wake()
+        if self.journal is not None:
+            self.journal.log(Set(rows.waiting(again, self._ahead), rows.RUNNING))
         eta = moment(self.books.wall_eta(again))
         if verdict.event is Event.SNOOZE:
             self._tell(DEBUG, "job_snoozed", again, eta=eta, attempt=run.attempt)
@@ -243,13 +217,14 @@ class Jobs(ABC):
         until = FAR if ttl is None else now + ttl
         ended, plain = now + self._ahead, _PLAIN[state]
         value, error = verdict.value, verdict.error
+        shown = plain if self.journal is None else None
         answer = call.answer
         if answer is None:
-            answer = Answer(plain, call.id, eta, attempt, started, ended, until, value)
+            answer = Answer(shown, call.id, eta, attempt, started, ended, until, value)
             call.answer = answer
         else:
             answer = answer.final()
-            answer.state, answer.id, answer.eta, answer.attempt = plain, call.id, eta, attempt
+            answer.state, answer.id, answer.eta, answer.attempt = shown, call.id, eta, attempt
             answer.started, answer.finished, answer.until = started, ended, until
             answer.value = value
         if error is not None:
@@ -264,11 +239,32 @@ class Jobs(ABC):
         identity = call.task.identity
         if identity is not call.task.name:
             self._strangers.pop(identity, None)  # a bare function is held no longer than its jobs
+        following = None
         if call.more.schedule is not None:  # before anybody is told, and looks
-            self._follow(call, context, verdict, now)
+            following = self._follow(call, context, verdict, now)
+        if self.journal is None:
+            self._settle(call, answer, state, plain)
+        else:
+            answer.ending = plain
+            settle = partial(self._settle, call, answer, state, plain)
+            self._record_end(call, answer, verdict, run, following, settle)
+
+    def _settle(
+        self,
+        call: Call,
+        answer: Answer,
+        state: State,
+        plain: str,
+        out: frozenset[int] | None = frozenset(),
+    ) -> None:
+        """What became of a job is safe now: tell, and wake its waiters."""
+        if out is None:  # nobody is to see what happens again when the queue is started again
+            answer.error, plain = QueueClosed("the outcome could not be recorded"), "dropped"
+        answer.state = plain
         failed = state is _FAILED
         level = ERROR if failed and not answer.waiters else DEBUG
         if self._heard(level):
+            error = answer.error
             told = job_error(error) if failed and error is not None else None
             cause = error if level == ERROR else None
             self._tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
@@ -278,16 +274,22 @@ class Jobs(ABC):
     # -- what recurs
 
     @abstractmethod
-    def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> None:
-        """A run of a schedule has ended."""
+    def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> Call | None:
+        """A run of a schedule has ended: the one that follows, if there is one."""
 
     @abstractmethod
     def _skip(self, call: Call, now: int) -> bool:
         """Leave a run out if it is to be skipped rather than to expire."""
 
     @abstractmethod
-    def _end_schedule(self, call: Call, answer: Answer, *, replaced: bool = False) -> None:
+    def _end_schedule(
+        self, call: Call, answer: Answer, *, replaced: bool = False, told: bool = True
+    ) -> None:
         """No run follows this one."""
+
+    @abstractmethod
+    def _disown(self, run: Running) -> None:
+        """A run that the journal did not let begin: its job is another's by now."""
 
     # -- what is above
 
@@ -298,20 +300,3 @@ class Jobs(ABC):
     @abstractmethod
     def _settle_joiners(self) -> None:
         """Wake those who wait for rest, if there is."""
-
-    def _tell(
-        self,
-        level: int,
-        name: str,
-        call: Call | None,
-        *,
-        cause: BaseException | None = None,
-        **values: Any,
-    ) -> None:
-        if not self._events.heard(level):
-            return
-        if call is not None:
-            self.books.name(call)
-            values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
-        event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
-        self._events.emit(level, event, cause)

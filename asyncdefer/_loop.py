@@ -4,6 +4,7 @@ It owns one armed alarm. There is no dispatcher task: a *turn* is a callback of 
 lets the due stand in their lane, starts who may and arms the alarm again.
 """
 
+from abc import abstractmethod
 from typing import Final
 
 from asyncdefer._core.defer import past_bounds
@@ -11,8 +12,9 @@ from asyncdefer._core.instant import SECOND, seconds
 from asyncdefer._core.job import Call, Outcome, Running
 from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.rules import expiry
-from asyncdefer._jobs import FAR, LINES
+from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, WARNING
+from asyncdefer._recording import FAR
 from asyncdefer._recurring import Recurring
 from asyncdefer.errors import JobDropped, JobExpired
 
@@ -38,6 +40,8 @@ class Loop(Recurring):
             return
         steady, wall = self.clock.steady(), self.clock.wall()
         self._watch(steady, wall)
+        if self.journal is not None:
+            self._look_around(wall)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -58,7 +62,7 @@ class Loop(Recurring):
             if call is None:
                 break
             started.append(self._start(call, steady, told=told))
-        if started:
+        if started and self.journal is None:
             self.loop.call_soon(self._check_begun, started, context=self._own)
         self._arm(steady)
         if self._awaiting:
@@ -97,6 +101,7 @@ class Loop(Recurring):
             for call in past_bounds(self.agenda.waiting_for_time(), before, wall - steady):
                 self.books.name(call)
                 self.agenda.place(call)
+                self._log_again(call)
         self._ahead = wall - steady
         self._read = steady
 
@@ -106,6 +111,8 @@ class Loop(Recurring):
             self.wake()
             return
         when, wall = agenda.next_times()
+        if self.claim_at is not None:
+            wall = self.claim_at if wall is None else min(wall, self.claim_at)
         if wall is not None:
             wall -= self._ahead
             if self.clock.reread is not None:
@@ -118,6 +125,10 @@ class Loop(Recurring):
         else:
             self._armed = when
             self._alarm = self.clock.call_at(when, self._turn)
+
+    @abstractmethod
+    def _look_around(self, wall: int) -> None:
+        """Ask the journal for what has come near, when it is time to."""
 
     # -- rest
 
@@ -160,6 +171,8 @@ class Loop(Recurring):
         """What does not wait for the clock, for a clock that is moved by hand."""
         if self._awake:
             return "the queue's turn"
+        if self.journal is not None and self.journal.is_busy:
+            return "the journal"
         return ", ".join(map(repr, self.books.busy())) or None
 
     def one_shots(self) -> bool:

@@ -4,8 +4,21 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
+from os import PathLike
 from types import TracebackType
-from typing import Any, Final, NoReturn, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import anyio
 
@@ -17,18 +30,19 @@ from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._handle import Handle
+from asyncdefer._listing import listed
 from asyncdefer._log import Events, Subscriber
+from asyncdefer._opening import Opening, store_of
 from asyncdefer._scheduler import Scheduler
 from asyncdefer._task import Accept, Task, Tasks
-from asyncdefer.errors import NotStarted
+from asyncdefer.errors import JournalLocked, NotStarted
+from asyncdefer.stores._base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 CANCEL_GRACE: float = 5.0
 """Real seconds that a run may take to end after `close()` cancelled it."""
-
-_PAGE: Final = 500
 
 
 class QueueOptions(TypedDict, total=False):
@@ -38,12 +52,16 @@ class QueueOptions(TypedDict, total=False):
     threads: int
     result_ttl: float | timedelta | None
     drain_timeout: float
+    on_locked: Literal["raise", "standby"]
     clock: Clock | None
 
 
 class Queue(Calls):
     """A scheduler that lives inside an asyncio program.
 
+    `journal`: where accepted calls survive the end of the process: the path of a file, or a store;
+    None keeps them in memory only. `on_locked`: what `start()` does if another process owns the
+    journal: raise `JournalLocked`, or stand by until it lets go of it.
     `concurrency`: jobs that run at once. `threads`: threads for plain functions. `result_ttl`:
     seconds or timedelta for which an ended job can be looked up (10,000 of them at the most).
     `drain_timeout`: real seconds that `close()` waits for running jobs before it cancels them.
@@ -51,21 +69,24 @@ class Queue(Calls):
 
     def __init__(
         self,
-        journal: None = None,
+        journal: str | PathLike[str] | Store | None = None,
         *,
         concurrency: int = 100,
         threads: int = 40,
         result_ttl: float | timedelta | None = 3600,
         drain_timeout: float = 8,
+        on_locked: Literal["raise", "standby"] = "raise",
         clock: Clock | None = None,
     ) -> None:
-        if journal is not None:
-            raise TypeError("this version keeps timers in memory only: use Queue() for now")
+        self._scheduler: Scheduler | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._store: Store | None = None
+        self.use_journal(journal)
+        self.journal = None
+        self._opening: Opening | None = None
         self._registry = Tasks()
         self._callables: dict[Any, Task[..., Any]] = {}
         self._events = Events()
-        self._scheduler: Scheduler | None = None
-        self._closing: asyncio.Task[None] | None = None
         self._paused: set[Any] = set()
         self.accept: Accept = self._not_started
         """The one door for calls; not for programs, which have `enqueue`."""
@@ -74,6 +95,7 @@ class Queue(Calls):
             threads=threads,
             result_ttl=result_ttl,
             drain_timeout=drain_timeout,
+            on_locked=on_locked,
             clock=clock,
         )
 
@@ -82,6 +104,14 @@ class Queue(Calls):
         if self._is_running():
             raise RuntimeError("configure a queue before its start or after its close")
         self._configure(**options)
+
+    def use_journal(self, journal: str | PathLike[str] | Store | None) -> Store | None:
+        """Take another journal while the queue is stopped; returns the store of the one before."""
+        if self._is_running():
+            raise RuntimeError("give a queue its journal before its start or after its close")
+        before, self._store = self._store, store_of(journal)
+        self.keeps = self._store is not None
+        return before
 
     def _configure(self, **options: Unpack[QueueOptions]) -> None:
         for name in options:
@@ -94,6 +124,8 @@ class Queue(Calls):
             read["result_ttl"] = duration(cast(float, options.get("result_ttl")), "result_ttl")
         if "drain_timeout" in options:
             read["drain_timeout"] = duration(options["drain_timeout"], "drain_timeout") / 1e6
+        if options.get("on_locked", "raise") not in ("raise", "standby"):
+            raise ValueError(f'on_locked is "raise" or "standby", not {options["on_locked"]!r}')
         if "clock" in options:
             read["clock"] = options["clock"] or SystemClock()
         self._options: dict[str, Any] = {**getattr(self, "_options", {}), **read}
@@ -106,7 +138,7 @@ class Queue(Calls):
             raise RuntimeError("the queue is started already")
         options = self._options
         self._closing = None
-        self._scheduler = Scheduler(
+        scheduler = self._scheduler = Scheduler(
             options["clock"],
             self._events,
             concurrency=options["concurrency"],
@@ -115,16 +147,41 @@ class Queue(Calls):
             strangers=self._callables,
             last=0 if self._scheduler is None else self._scheduler.last,  # no id comes twice
         )
-        self.accept = self._scheduler.accept
         for identity in self._paused:
-            self._scheduler.agenda.lanes.pause(identity)
+            scheduler.agenda.lanes.pause(identity)
         try:
-            for task in self._registry:
-                if task.declared.repeat:
-                    self._scheduler.begin(task)
+            if self._store is not None:
+                self._opening = Opening(self._store, scheduler, self._events)
+                try:
+                    await self._opening.open(self._registry.named)
+                except JournalLocked as locked:
+                    if options["on_locked"] == "raise":
+                        raise
+                    self.accept = partial(_refuse, locked)
+                    self._opening.stand_by(self._registry.named, partial(self._begin, scheduler))
+                    return
+            self._begin(scheduler)
         except BaseException:
             await self.close()
             raise
+
+    def _begin(self, scheduler: Scheduler) -> None:
+        self.journal = scheduler.journal
+        self.accept = scheduler.accept
+        for task in self._registry:
+            if task.declared.repeat:
+                scheduler.begin(task)
+
+    @property
+    def standby(self) -> bool:
+        """Another process owns the journal, and this queue waits until it is free."""
+        return self._opening is not None and self._opening.standing_by is not None
+
+    async def ready(self) -> None:
+        """Wait until this queue owns its journal; at once where it does, or needs none."""
+        self._started()
+        if self._opening is not None and self._opening.standing_by is not None:
+            await asyncio.shield(self._opening.standing_by)
 
     async def close(self) -> None:
         """Stop accepting, let running jobs end within `drain_timeout`, cancel the rest.
@@ -137,8 +194,7 @@ class Queue(Calls):
             return
         scheduler.check_loop()
         if self._closing is None:
-            shut = scheduler.shut_down(self._options["drain_timeout"], CANCEL_GRACE)
-            self._closing = scheduler.loop.create_task(shut)
+            self._closing = scheduler.loop.create_task(self._shut(scheduler))
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
             while not self._closing.done():
@@ -151,6 +207,15 @@ class Queue(Calls):
         if cancelled is not None:
             raise cancelled
         self._closing.result()
+
+    async def _shut(self, scheduler: Scheduler) -> None:
+        if self.standby and self._opening is not None:
+            await self._opening.close()
+            self.accept = scheduler.accept
+        await scheduler.shut_down(self._options["drain_timeout"], CANCEL_GRACE)
+        if self._opening is not None:
+            await self._opening.close()
+            self._opening = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -205,6 +270,8 @@ class Queue(Calls):
             self._started().check_loop()
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
         task.home = self
+        if self.journal is not None and self._is_running():
+            self._started().unpark(task.name)
         if begins:
             try:
                 self._started().begin(task)
@@ -223,8 +290,7 @@ class Queue(Calls):
     async def handle(self, id: str) -> Handle[Any] | None:  # noqa: A002 - the field's name
         """The handle of an id; None if nothing is known of it (any more)."""
         scheduler = self._started()
-        number = _number(id)
-        call = scheduler.books.find(number)
+        call = await scheduler.look_up(_number(id))
         return None if call is None else Handle(scheduler, call)
 
     async def redrive(self, id: str) -> Handle[Any]:  # noqa: A002 - as above
@@ -232,14 +298,22 @@ class Queue(Calls):
 
         `ValueError` for a job that has not failed or whose key has a waiting call by now.
         """
-        return self._started().redrive(_number(id))
+        scheduler, number = self._started(), _number(id)
+        await scheduler.look_up(number)
+        handle = scheduler.redrive(number)
+        await scheduler.recorded()
+        return handle
 
     async def discard(self, id: str) -> bool:  # noqa: A002 - as above
         """Forget an ended job, or drop a waiting one (`JobDropped`); False if it is unknown.
 
         `ValueError` for a job that runs.
         """
-        return self._started().discard(_number(id))
+        scheduler, number = self._started(), _number(id)
+        await scheduler.look_up(number)
+        done = scheduler.discard(number)
+        await scheduler.recorded()
+        return done
 
     @overload
     async def pending(self, task: Task[P, R], key: str) -> Handle[R] | None: ...
@@ -252,8 +326,10 @@ class Queue(Calls):
         call = scheduler.agenda.waiting.get(full)
         if call is None or not call.calls:
             schedule = scheduler.schedules.get(full)  # its run may be under way
-            return None if schedule is None else Handle(scheduler, schedule)
-        return Handle(scheduler, scheduler.books.held(call))
+            if schedule is not None:
+                return Handle(scheduler, schedule)
+            call = await scheduler.look_beyond(full)
+        return None if call is None else Handle(scheduler, scheduler.books.held(call))
 
     async def jobs(
         self,
@@ -266,20 +342,11 @@ class Queue(Calls):
         Which jobs there are is settled when the iteration begins; each is shown as it is when its
         turn comes, and left out if a newer call has replaced it by then.
         """
-        books = self._started().books
+        scheduler = self._started()
         wanted = None if state is None else State.named(state)
         name = task if task is None or isinstance(task, str) else self.task_of(task).name
-        for at, (eta, _, what) in enumerate(books.jobs()):
-            job = books.view(eta, what)
-            if (
-                job is not None
-                and (wanted is None or job.state is wanted)
-                and (name is None or job.task == name)
-                and (key_prefix is None or (job.key or "").startswith(key_prefix))
-            ):
-                yield job
-            if at % _PAGE == _PAGE - 1:
-                await asyncio.sleep(0)
+        async for job in listed(scheduler, wanted, name, key_prefix):
+            yield job
 
     def stats(self) -> Stats:
         """Counts since the start; they stay readable after the close."""
@@ -315,6 +382,10 @@ class Queue(Calls):
     def __repr__(self) -> str:
         agenda = None if self._scheduler is None else self._scheduler.agenda
         return f"<Queue {agenda or 'not started'}>"
+
+
+def _refuse(locked: JournalLocked, *_: object, **__: object) -> NoReturn:
+    raise locked.with_traceback(None)
 
 
 def _number(id_: str) -> int:

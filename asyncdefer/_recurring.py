@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import UNSET, structs
 
+from asyncdefer import _rows as rows
 from asyncdefer._core.instant import moment, within
 from asyncdefer._core.job import (
     NO_CONTEXT,
@@ -24,7 +25,7 @@ from asyncdefer._core.job import (
 )  # fmt: skip
 from asyncdefer._core.options import Options
 from asyncdefer._core.recurrence import Occurrence, Repeat, first_occurrence
-from asyncdefer._core.rules import ends_schedule, following, is_missed
+from asyncdefer._core.rules import ends_schedule, following, is_closing, is_missed
 from asyncdefer._core.signature import bound_arguments, signature_of
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import Jobs
@@ -85,7 +86,14 @@ class Recurring(Jobs):
         schedule = Schedule(number, task, full, when, steady, (), NO_KWARGS, NO_CONTEXT)
         more = structs.replace(more, schedule=schedule, grid=grid, ends=ends)
         call = Call(number, task, full, when, steady, args, kwargs, context, 1, more)
+        arguments = ""
+        if self.journal is not None:
+            rows.check(given)
+            arguments, call.args, call.kwargs = rows.codec_of(call).encode(args, kwargs)
         self.schedules[full] = schedule  # before anybody is told, and begins another
+        if self.journal is not None:
+            self._log_call(call, arguments, waits)
+            schedule.entry = call.entry
         self._enter(call, now)
         if isinstance(live, Running):  # its run goes on, and nothing of its schedule follows
             self._end_schedule(live.call, call.shared(), replaced=True)
@@ -103,19 +111,20 @@ class Recurring(Jobs):
         schedule = self.schedules.get(key)
         return None if schedule is None else self.books.live(schedule)
 
-    def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> None:
+    def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> Call | None:
         """A run of a schedule has ended: place the next one, unless the schedule has ended too."""
         had = call.more
         if had.schedule is None or had.schedule.answer is not None:
-            return  # another one has taken its key
+            return None  # another one has taken its key
         newer = self.agenda.waiting.get(call.key)
         if newer is not None:
             self._end_schedule(call, newer.shared(), replaced=True)
-            return
+            return None
         found = None if ends_schedule(outcome) else following(call, now, self.books.ahead())
         if found is None:
-            self._end_schedule(call, call.shared().final())
-            return
+            kept = self.journal is not None and is_closing(outcome)
+            self._end_schedule(call, call.shared().final(), told=not kept)
+            return None
         more = More(
             rate=had.rate, options=had.options, schedule=had.schedule,
             grid=found.eta, ends=found.ends, caught=found.caught,
@@ -126,6 +135,7 @@ class Recurring(Jobs):
         )
         self._enter(again, now)
         self._tell_missed(again, found.left_out)
+        return again
 
     def _skip(self, call: Call, now: int) -> bool:
         """Move a run that was missed and is to be left out to the next time of its schedule."""
@@ -135,6 +145,7 @@ class Recurring(Jobs):
         more = structs.replace(call.more, grid=found.eta, ends=found.ends)
         again = call.again(found.eta, steady=call.steady, more=more)
         self.agenda.place(again)
+        self._log_again(again)
         self._tell_missed(again, call.more.grid)
         return True
 
@@ -145,7 +156,9 @@ class Recurring(Jobs):
             until = moment(call.eta + shift)
             self._tell(INFO, "job_missed", call, eta=moment(first + shift), until=until)
 
-    def _end_schedule(self, call: Call, answer: Answer, *, replaced: bool = False) -> None:
+    def _end_schedule(
+        self, call: Call, answer: Answer, *, replaced: bool = False, told: bool = True
+    ) -> None:
         """No run follows this one; those who hold the schedule's handle get this answer."""
         schedule = call.more.schedule
         if schedule is None or schedule.answer is not None:
@@ -153,7 +166,8 @@ class Recurring(Jobs):
         schedule.answer, schedule.replaced = answer, replaced
         if self.schedules.get(call.key) is schedule:
             del self.schedules[call.key]
-        self._tell(INFO, "schedule_ended", call)
+        if told:
+            self._tell(INFO, "schedule_ended", call)
 
 
 def _same(

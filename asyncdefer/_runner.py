@@ -12,7 +12,13 @@ from asyncdefer._threads import ThreadPool
 from asyncdefer.errors import JobCancelled, QueueClosed, Snooze
 
 _SUCCEED = Event.SUCCEED  # a member of an Enum is slow to look up
-_CLOSED = "the queue closed during the run, and the job is in no journal, so it is lost"
+
+
+def closed_text(in_journal: bool) -> str:
+    """What the waiters of a job are told whose queue closes."""
+    if in_journal:
+        return "the queue was closed, and the job is in the journal: it runs when the queue is started again"
+    return "the queue was closed, and the job is in no journal, so it is lost"
 
 
 async def perform(
@@ -63,7 +69,8 @@ def judged(run: Running, outcome: Outcome) -> Outcome:
         case Event.DROP:
             if run.thread and outcome.event is Event.SUCCEED:
                 return outcome
-            return Outcome(Event.DROP, error=QueueClosed(_CLOSED))
+            text = closed_text(run.scheduler.journal is not None)
+            return Outcome(Event.DROP, error=QueueClosed(text))
         case _:
             late = TimeoutError(f"{run!r} ran into its timeout")
             late.__cause__ = outcome.error

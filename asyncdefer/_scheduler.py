@@ -7,6 +7,7 @@ leads everything to an end.
 import asyncio
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from threading import get_ident
@@ -15,6 +16,8 @@ from weakref import WeakSet
 
 from msgspec import UNSET, structs
 
+from asyncdefer import _rows as rows
+from asyncdefer._claims import Claims
 from asyncdefer._core.checks import checked_key
 from asyncdefer._core.defer import folded, opened
 from asyncdefer._core.instant import LAST, duration, instant, moment, within
@@ -34,9 +37,10 @@ from asyncdefer._core.rules import grid_of
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
-from asyncdefer._loop import Loop
+from asyncdefer._runner import closed_text
 from asyncdefer._task import Task
-from asyncdefer.errors import JobCancelled, JobDropped, QueueClosed, WrongLoop
+from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClosed, WrongLoop
+from asyncdefer.stores._base import Drop, Set
 
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
@@ -72,7 +76,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-class Scheduler(Loop):
+class Scheduler(Claims):
     """The loop, and the doors to it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -140,6 +144,10 @@ class Scheduler(Loop):
             more = structs.replace(more, rate=task.make_rate_key(*args, **kwargs))
         if given is not None and given.repeat:
             return self.repeat(task, args, kwargs or NO_KWARGS, key, more, copy_context())
+        text = ""
+        if self.journal is not None:
+            rows.check(given)
+            text, args, kwargs = task.codec.encode(args, kwargs)
         if delay is not None:
             if eta is not None:
                 raise TypeError("give eta or delay, not both")
@@ -163,13 +171,18 @@ class Scheduler(Loop):
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
-            if given is None:
+            if order >= self.near:
+                self._go_far(call)
+            elif given is None:
                 agenda.add(call, order <= now, order)
             else:
                 agenda.place(call, order <= now, order)
+            old = None
         else:
             full: Key = (task.identity, key)
             old = agenda.waiting.get(full)
+            if old is None and self.books.far:
+                old = self.books.far.get(full)
             if old is None:
                 calls, answer = 1, None
             else:  # with its own key object, which dicts find faster than an equal one
@@ -182,7 +195,11 @@ class Scheduler(Loop):
                 self._highest = max(self._highest, ahead)
                 call, old = self._folded(call, rule, task, now, ahead)
                 order = call.eta if call.steady else call.eta - ahead
-            if old is None or order <= now:
+                if self.journal is not None and call.args is not args:
+                    text, call.args, call.kwargs = task.codec.encode(call.args, call.kwargs)
+            if self.journal is not None:
+                self._make_way(call, old, order, now)
+            elif old is None or order <= now:
                 agenda.place(call, order <= now, order)
             else:
                 agenda.renew(call, old)
@@ -193,6 +210,8 @@ class Scheduler(Loop):
                     self.ledger.replaced += 1
                 old.let_go()
         self.ledger.accepted += 1
+        if self.journal is not None:
+            self._log_call(call, text, old)
         if heard:
             self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
         if order < self._armed:
@@ -230,7 +249,7 @@ class Scheduler(Loop):
         if isinstance(live, Running):
             self._stop(live, Event.CANCEL)
         elif live is not None:
-            self.agenda.remove(live.key)
+            self._take_out(live)
             text = f"{live.task.name} was cancelled before its start"
             cancelled = Outcome(Event.CANCEL, error=JobCancelled(text))
             self._end(live, cancelled, None, self._steady())
@@ -256,7 +275,13 @@ class Scheduler(Loop):
             more = structs.replace(more, grid=grid, ends=None)
         again = live.again(eta, steady=steady, more=more)
         self.books.name(again)
-        self.agenda.place(again, due=order <= now, order=order)
+        if order >= self.near and not rows.stays(again):
+            self._take_out(live)
+            self._go_far(again)
+        else:
+            self._come_near(live)
+            self.agenda.place(again, due=order <= now, order=order)
+        self._log_again(again)
         self.wake()
         return True
 
@@ -282,6 +307,8 @@ class Scheduler(Loop):
         )  # fmt: skip
         self.ledger.forget(number)
         self.named[number] = again
+        if self.journal is not None:
+            self.journal.log(Set(rows.waiting(again, self._ahead), rows.FAILED))
         self._enter(again, now)
         return Handle(self, again)
 
@@ -296,8 +323,10 @@ class Scheduler(Loop):
             raise ValueError(f"{live!r} runs: cancel it, or discard it when it has ended")
         if live is None:
             self.ledger.forget(number)
+            if self.journal is not None:
+                self.journal.log(Drop(number, self.books.state(call).value))
             return True
-        self.agenda.remove(live.key)
+        self._take_out(live)
         dropped = Outcome(Event.DROP, error=JobDropped(f"{live.task.name} was discarded"))
         self._end(live, dropped, None, self._steady())
         self._settle_joiners()
@@ -324,7 +353,7 @@ class Scheduler(Loop):
         await self._wait_for_runs(drain)
         self.stop_runs()
         await self._wait_for_runs(grace)
-        closed = QueueClosed("the queue was closed, and the job is in no journal, so it is lost")
+        closed = QueueClosed(closed_text(self.journal is not None))
         for run in tuple(self.runs.values()):
             self._tell(ERROR, "job_abandoned", run.call, attempt=run.attempt)
             self._conclude(run, Outcome(Event.DROP, error=closed))
@@ -334,15 +363,24 @@ class Scheduler(Loop):
                 self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
             if at % LINES == LINES - 1:
                 await _undisturbed(asyncio.sleep(0))
+        self._abandon_far(closed)
+        if self.journal is not None:
+            await self.journal.close()
         self._settle_joiners()
         self._threads.close()
         self.clock.detach(self)
 
     async def _wait_for_runs(self, timeout: float) -> None:
-        if self.runs:
-            jobs = [run.task_of_loop for run in self.runs.values()]
+        if self.journal is not None:  # runs begin when it has their start
+            await _undisturbed(self._flush(timeout))
+        jobs = [run.task_of_loop for run in self.runs.values() if run.task_of_loop is not None]
+        if jobs:
             await _undisturbed(asyncio.wait(jobs, timeout=timeout))
             await _undisturbed(asyncio.sleep(0))  # those that never began are seen in the next turn
+
+    async def _flush(self, timeout: float) -> None:
+        with suppress(TimeoutError, JournalError):
+            await asyncio.wait_for(self.recorded(), timeout)
 
     def stop_runs(self) -> None:
         """Cancel every run, as the queue closes."""

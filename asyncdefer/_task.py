@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
+from asyncdefer._codec import Codec
 from asyncdefer._core.checks import checked_key
 from asyncdefer._core.defer import KeyMaker, key_maker
 from asyncdefer._core.options import (
@@ -32,13 +33,32 @@ Accept = Callable[..., Handle[Any]]
 """How a queue takes a call in: see `Scheduler.accept`."""
 
 
-class Home(Protocol):
-    """The queue of a task, as the task sees it."""
+class Backlog(Protocol):
+    """The journal, as who enqueues sees it."""
+
+    async def room(self) -> None: ...
+
+
+class Recorder(Protocol):
+    """What takes calls in and may write them down."""
 
     @property
     def accept(self) -> Accept: ...
+    @property
+    def journal(self) -> Backlog | None: ...
+
+
+class Home(Recorder, Protocol):
+    """The queue of a task, as the task sees it."""
 
     async def pending(self, task: "Task[P, R]", key: str) -> Handle[R] | None: ...
+
+
+async def recorded(home: "Recorder", *args: Any, **kwargs: Any) -> Handle[Any]:
+    """Hand a call over and wait until the journal has it, and before that until it has room."""
+    if home.journal is not None:
+        await home.journal.room()
+    return await home.accept(*args, **kwargs).accepted()
 
 
 class Task(Generic[P, R_co]):
@@ -89,7 +109,15 @@ class Task(Generic[P, R_co]):
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         """Schedule a call, with the task's own options."""
-        return (self.home or self._home()).accept(self, args, kwargs)
+        home = self.home or self._home()
+        if home.journal is not None:
+            return await recorded(home, self, args, kwargs)
+        return home.accept(self, args, kwargs)
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """How arguments and results travel through a journal."""
+        return Codec(self.fn, self.name)
 
     def options(self, **options: Unpack[CallOptions]) -> "TaskCall[P, R_co]":
         """Options for one call: `task.options(delay=5).enqueue(…)`."""
@@ -137,6 +165,8 @@ class TaskCall(Generic[P, R_co]):
         """Schedule the call."""
         task = self._task
         home = task.home or task._home()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - two halves of one idea
+        if home.journal is not None:
+            return await recorded(home, task, args, kwargs, given=self._options)
         return home.accept(task, args, kwargs, given=self._options)
 
 
@@ -316,6 +346,10 @@ class Tasks(TaskDecorator):
         for task in self:
             register(task)
         self._adopted = register
+
+    def named(self, name: str) -> Task[..., Any] | None:
+        """The task of a name."""
+        return self._tasks.get(name)
 
     def __iter__(self) -> Iterator[Task[..., Any]]:
         return iter(tuple(self._tasks.values()))

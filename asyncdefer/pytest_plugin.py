@@ -8,6 +8,8 @@ no async fixture.
 import functools
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,13 +31,23 @@ def defer_queue(request: pytest.FixtureRequest, defer_clock: VirtualClock) -> It
 
     A plain test starts it itself. After the test the conservation law is checked.
     """
-    queue = Queue(clock=defer_clock)
-    _start_within(request.node, queue)
+    yield from started(request.node, Queue(clock=defer_clock))
+
+
+@pytest.fixture
+def defer_journal(
+    request: pytest.FixtureRequest, defer_clock: VirtualClock, tmp_path: Path
+) -> Iterator[Queue]:
+    """The same with a journal: a SQLite file `timers.db` in `tmp_path`."""
+    yield from started(request.node, Queue(tmp_path / "timers.db", clock=defer_clock))
+
+
+def started(item: Any, queue: Queue) -> Iterator[Queue]:
+    """The queue, started for the time of an async test, and its books checked after it."""
+    _start_within(item, queue)
     yield queue
-    try:
+    with suppress(NotStarted):
         check_conservation(queue)
-    except NotStarted:
-        return
 
 
 def _start_within(item: Any, queue: Queue) -> None:

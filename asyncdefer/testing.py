@@ -7,11 +7,13 @@ from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
+from os import PathLike
 from typing import Final
 
 from asyncdefer._clock import Alarm, Clock, Clocked
 from asyncdefer._core.instant import SECOND, duration, instant
 from asyncdefer._queue import Queue
+from asyncdefer.stores._base import Store
 
 __all__ = ["VirtualClock", "check_conservation", "virtual"]
 
@@ -153,13 +155,20 @@ def check_conservation(queue: Queue) -> None:
 
 
 @asynccontextmanager
-async def virtual(queue: Queue, *, start: datetime = _START) -> AsyncGenerator[VirtualClock, None]:
-    """Run a program's own queue, with its registered tasks, on a virtual clock."""
+async def virtual(
+    queue: Queue,
+    journal: str | PathLike[str] | Store | None = None,
+    *,
+    start: datetime = _START,
+) -> AsyncGenerator[VirtualClock, None]:
+    """Run a program's own queue, with its registered tasks, on a virtual clock and another journal."""
     clock, own = VirtualClock(start), queue.clock
+    store = queue.use_journal(journal)
     queue.configure(clock=clock)
     try:
         async with queue:
             yield clock
         check_conservation(queue)
     finally:
+        queue.use_journal(store)
         queue.configure(clock=own)

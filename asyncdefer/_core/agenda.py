@@ -205,7 +205,7 @@ class Agenda:
                 continue
             declared = call.task.declared
             gates, drops = None, False
-            if declared.concurrency or declared.rate_limit:
+            if declared.concurrency or declared.rate_limit or call.more.crashes:
                 gates = lanes.gates(call)
                 gate = next((gate for gate in gates if gate.room(steady) < 1), None)
                 drops = gate is not None and gate.drops and not call.more.attempt

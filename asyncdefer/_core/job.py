@@ -39,11 +39,12 @@ class More(Struct, frozen=True):
     `schedule`: the one that this is a run of. On the clock of its rule, `grid` is the instant in
     it that the run is for, and `seen` what that clock showed when it started; then
     `ends`, on the clock of the eta, when the run counts as missed, and `caught`, up to when its
-    schedule catches up on all.
+    schedule catches up on all. `crashes`: runs of it during which the process died.
     """
 
     attempt: int = 0
     failures: int = 0
+    crashes: int = 0
     rate: str = ""
     bound: int | None = None
     window: int | None = None
@@ -62,7 +63,8 @@ class Answer(Struct, eq=False):
     """What all waiters of one key share, from the first call of the burst to the outcome.
 
     `state` is None until the job ended; then a plain string, since an answer without a member of
-    an Enum is none that the garbage collector has to look at. `eta` is on the wall clock, as are
+    an Enum is none that the garbage collector has to look at. `ending` is the same while the journal
+    does not have it yet, and nobody is to see the value. `eta` is on the wall clock, as are
     `started` and `finished`; `until`, how long it can be looked up, is on the steady one.
     `waiters` maps a future to the run that waits on it, if it is a run that waits. `follows`: the
     answer this one gave way to.
@@ -80,6 +82,7 @@ class Answer(Struct, eq=False):
     traceback: Any = None
     waiters: "dict[Any, Running | None] | None" = None
     follows: "Answer | None" = None
+    ending: str | None = None
 
     def final(self) -> "Answer":
         """The answer that counts."""
@@ -127,8 +130,9 @@ class Call(Struct, eq=False, weakref=True):
 
     `first`: the object that this id had at first, which handles hold, if this is a later one.
     `calls`: how many calls were folded into this one; 0 is the empty call that keeps the window
-    of a leading call open. `answer` exists once somebody shares it. A call is a value
-    until it has ended or was replaced; then it only lets go of what it held.
+    of a leading call open. `answer` exists once somebody shares it. `entry`: what the journal has
+    yet to write of it. A call is a value until it has ended or was replaced; then it only lets go
+    of what it held.
     """
 
     id: int
@@ -143,6 +147,7 @@ class Call(Struct, eq=False, weakref=True):
     more: More = NOTHING_MORE
     answer: Answer | None = None
     first: "Call | None" = None
+    entry: Any = None
 
     def shared(self) -> Answer:
         """The answer, made now if nobody asked before."""

@@ -88,6 +88,14 @@ class RateLane(Lane):
     def take(self, now: int) -> None:
         self._rate.take(now)
 
+    def arrival(self) -> int:
+        """What there is to remember of it."""
+        return self._rate.arrival()
+
+    def restore(self, arrival: int) -> None:
+        """Go on where another process was."""
+        self._rate.restore(arrival)
+
     def idle(self, now: int) -> bool:
         """A new lane would be the same."""
         return not self.sent and not len(self.lines) and self._rate.idle(now)
@@ -117,6 +125,8 @@ class Lanes:
         self.on_way: dict[Key, Lane] = {}  # whence those come that were sent back to `ready`
         self.stirred: list[Lane] = []  # lanes that may have opened
         self.opening: list[tuple[int, int, Lane]] = []  # when others open by themselves: a heap
+        self.suspects = Slots("suspects", 1)  # jobs during whose runs the process died
+        self.forgotten: tuple[Hashable, str] | None = None  # the rate that has come to rest last
         self._waiting = waiting
 
     def line(self, key: Key) -> Line:
@@ -201,6 +211,8 @@ class Lanes:
             if lane is None:
                 lane = self.rates[name] = RateLane(f"rate {task.name} {call.more.rate}", rate)
             found.append(lane)
+        if call.more.crashes:
+            found.append(self.suspects)
         return found
 
     def start(self, key: Key, gates: list[Lane], now: int) -> None:
@@ -213,6 +225,7 @@ class Lanes:
             self.rates.move_to_end(name)
             if self.rates[name].idle(now):
                 del self.rates[name]
+                self.forgotten = name
 
     def release(self, key: Key) -> None:
         """The run of a key has ended: the call behind it is ready, and its slots are free."""
@@ -283,7 +296,7 @@ class Lanes:
         lanes = {key: self.elsewhere.get(key, self.ready) for key in self.standing}
         known = {
             self.ready, *self.paused.values(), *self.slots.values(), *self.rates.values(),
-            *self.stirred,
+            self.suspects, *self.stirred,
         }  # fmt: skip
         sent = list(self.on_way.values())
         assert all(lane.sent == sent.count(lane) for lane in known)

@@ -55,6 +55,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.accepted = 0
+        self.claimed = 0
         self.replaced = 0
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self._ended: OrderedDict[int, Call] = OrderedDict()
@@ -89,15 +90,15 @@ class Ledger:
         """All of them."""
         return [call for id_ in tuple(self._ended) if (call := self.find(id_, now)) is not None]
 
-    def stats(self, waiting: int, running: int) -> Stats:
+    def stats(self, waiting: int, running: int, held: int = 0) -> Stats:
         late = sorted(self._late) or [0]
         counts = self.counts
         return Stats(
             accepted=self.accepted,
-            claimed=0,
+            claimed=self.claimed,
             waiting=waiting,
             running=running,
-            held=0,
+            held=held,
             succeeded=counts[State.SUCCEEDED],
             failed=counts[State.FAILED],
             cancelled=counts[State.CANCELLED],

@@ -77,6 +77,14 @@ class Gcra:
             return None
         return -((self._slack - before * self._per - self._arrival) // self._limit)
 
+    def arrival(self) -> int:
+        """The theoretical arrival time of the next start, rounded up to microseconds."""
+        return -(-self._arrival // self._limit)
+
+    def restore(self, arrival: int) -> None:
+        """Go on where another process was."""
+        self._arrival = arrival * self._limit
+
     def idle(self, now: int) -> bool:
         """It remembers nothing any more: a new one would say the same."""
         return self._arrival <= now * self._limit

@@ -31,11 +31,14 @@ def grid_of(call: Call, rule: Repeat, ahead: int) -> int:
     return _on_clock_of(rule, call, ahead) if call.more.grid is None else call.more.grid
 
 
+def is_closing(outcome: Outcome) -> bool:
+    """It came to nothing since the queue closes."""
+    return outcome.event is Event.DROP and isinstance(outcome.error, QueueClosed)
+
+
 def ends_schedule(outcome: Outcome) -> bool:
     """No run follows one that ended so: it was cancelled, or the queue closes. A failure ends none."""
-    if outcome.event is Event.DROP:
-        return isinstance(outcome.error, QueueClosed)
-    return outcome.event is Event.CANCEL
+    return outcome.event is Event.CANCEL or is_closing(outcome)
 
 
 def begun(call: Call, rule: Repeat, late: int, ahead: int) -> More:

@@ -1,0 +1,403 @@
+"""The other door: jobs that come in by a claim, at the start and whenever far ones come near.
+
+In memory are the waiting jobs up to the *horizon*, and those that must be there. What lies beyond
+is rows, and the calls of those that somebody holds a handle of. Recovery is the first claim.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from msgspec import structs
+
+from asyncdefer import _rows as rows
+from asyncdefer._codec import Unreadable
+from asyncdefer._core.instant import SECOND, moment
+from asyncdefer._core.job import NO_CONTEXT, NO_KWARGS, Call, JobError, Key, Outcome, Running
+from asyncdefer._core.lifecycle import Event, State
+from asyncdefer._entry import Claim
+from asyncdefer._journal import Journal
+from asyncdefer._log import WARNING, LogEvent
+from asyncdefer._loop import Loop
+from asyncdefer._recording import FAR
+from asyncdefer._task import Task
+from asyncdefer.errors import JobFailed, JournalError, QueueClosed
+from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set, Unknown, Written
+
+HORIZON: Final = 600 * SECOND
+IN_MEMORY: Final = 100_000  # waiting jobs that claims bring in at the most
+PAGE: Final = 1_000  # rows of one claim
+CRASHES: Final = 3
+_LAST: Final = (1 << 63) - 1  # the greatest id
+
+
+class Claims(Loop):
+    """Rows become jobs, and jobs beyond the horizon are rows."""
+
+    def use(
+        self, journal: Journal, opened: Opened, task_of: Callable[[str], Task[..., Any] | None]
+    ) -> None:
+        """Begin with what a store was found to hold."""
+        self.journal = journal
+        self.task_of = task_of
+        self.books.beyond = opened.counts.get(rows.SCHEDULED, 0)
+        self.ledger.claimed = self.books.beyond + opened.counts.get(rows.RUNNING, 0)
+        self._upto: Place = START
+        self._near_at = 0
+        self._more = self._asking = False
+        self._left: list[tuple[Call, JournalError]] = []
+        self._orphans: dict[Key, tuple[Call, JournalError]] = {}
+        self._unknown: set[str] = set()
+        self._restore_rates(opened.notes, task_of)
+
+    # -- the horizon
+
+    def ask(self) -> Claim:
+        """Claim what has come near. What is accepted meanwhile is near already."""
+        assert self.journal is not None
+        self._asking, self.claim_at = True, None
+        until = self.clock.wall() + HORIZON
+        self._near_at = until + 1
+        self._see_horizon()
+        claim = Claim(arrived=self._arrive, until=until, limit=PAGE, after=self._upto)
+        return self.journal.claim(claim)
+
+    def _see_horizon(self) -> None:
+        self.near = self._near_at - self._ahead
+
+    def _arrive(self, claim: Claim, found: list[Row]) -> None:
+        self._asking = False
+        unwritten = self._unwritten()
+        for row in found:
+            self._adopt(row, unwritten)
+        plain = [row for row in found if row.state == rows.SCHEDULED and not row.pinned]
+        self._more = len(plain) >= claim.limit
+        if self._more:
+            self._upto = (plain[-1].at, plain[-1].id)
+            self._near_at = plain[-1].at
+        else:
+            self._upto = (claim.until, _LAST)
+            if claim.beyond is not None:
+                self.claim_at = max(claim.beyond.at - HORIZON, self.clock.wall()) + HORIZON // 2
+        self._see_horizon()
+        self.wake()
+
+    def _look_around(self, wall: int) -> None:
+        self._see_horizon()
+        if self._asking:
+            return
+        if self._more:
+            if len(self.agenda.waiting) <= IN_MEMORY - PAGE:
+                self.ask()
+        elif self.claim_at is not None and wall >= self.claim_at:
+            self.ask()
+
+    def _go_far(self, call: Call) -> None:
+        """It is a row from now on, and follows the wall clock."""
+        if call.steady:
+            call.eta, call.steady = call.eta + self._ahead, False
+        call.context = NO_CONTEXT
+        self.books.beyond += 1
+        self.books.far[call.key] = call
+        near = call.eta - HORIZON // 2
+        if not self._asking and not self._more and (self.claim_at is None or near < self.claim_at):
+            self.claim_at = near
+            self.wake()
+
+    def _make_way(self, call: Call, old: Call | None, order: int, now: int) -> None:
+        """Place a call that has a key, in the agenda or beyond the horizon."""
+        if order >= self.near and not rows.stays(call):
+            if old is not None:
+                self._take_out(old)
+            self._go_far(call)
+            return
+        if old is not None:
+            self._come_near(old)
+        self.agenda.place(call, order <= now, order)
+
+    def _take_out(self, call: Call) -> None:
+        """It waits no more, wherever it did."""
+        if self.agenda.waiting.get(call.key) is call:
+            self.agenda.remove(call.key)
+        else:
+            self._come_near(call)
+
+    def _come_near(self, call: Call) -> None:
+        """Beyond the horizon it is no more."""
+        if self.books.far and self.books.far.get(call.key) is call:
+            del self.books.far[call.key]
+            self.books.beyond -= 1
+
+    def _abandon_far(self, closed: QueueClosed) -> None:
+        """The queue closes: whoever waits for far calls is told."""
+        for call in list(self.books.far.values()):
+            self._come_near(call)
+            self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
+
+    # -- rows come
+
+    def fetch(self, *, ids: Sequence[int] = (), keys: Sequence[tuple[str, str]] = ()) -> Claim:
+        """Bring rows in by their ids or keys."""
+        assert self.journal is not None
+        return self.journal.claim(Claim(arrived=self._fetched, ids=ids, keys=keys))
+
+    def _fetched(self, claim: Claim, found: list[Row]) -> None:
+        unwritten = self._unwritten()
+        claim.found = [self._adopt(row, unwritten) for row in found]
+        names: list[Key] = [*claim.keys, *claim.ids]
+        for key in names:
+            orphan = self._orphans.pop(key, None)
+            if orphan is not None:
+                self._bury(*orphan)
+
+    def _unwritten(self) -> set[int]:
+        """The ids of which the store does not know the last word."""
+        assert self.journal is not None
+        return {
+            change.id if isinstance(change, Drop) else change.row.id
+            for change in self.journal.unwritten()
+            if not isinstance(change, Note)
+        }
+
+    def _adopt(self, row: Row, unwritten: set[int]) -> Call | None:
+        """Take a row in, unless it is here already, or we know better."""
+        task = self.task_of(row.task)
+        if row.id in unwritten:
+            return None
+        if task is None:
+            self._park(row, "UnknownTask", f"no task is named {row.task!r} here: register it")
+            return None
+        key: Key = row.id if row.key is None else (task.identity, row.key)
+        waiting, run = self.agenda.waiting.get(key), self.runs.get(key)
+        if run is not None and run.call.id == row.id:
+            return None
+        if (
+            waiting is not None
+            and waiting.calls
+            and waiting.id >= row.id
+            and row.state == rows.SCHEDULED
+        ):
+            return None  # it is this one, or has given way to it
+        try:
+            call = rows.call_of(row, task, self._ahead)
+        except Unreadable as error:
+            self._park(row, "Unreadable", str(error))
+            return None
+        if row.id in self._accounted:  # it had given way to a call that was refused
+            self._accounted.discard(row.id)
+            self.ledger.claimed += 1
+        elif self.books.parked.pop(row.id, None) is None and row.state == rows.SCHEDULED:
+            self.books.beyond -= 1
+        far = self.books.far.pop(key, None)
+        if far is not None and far.id == call.id:
+            if row.state == rows.SCHEDULED and not self._is_near(far):
+                self._go_far(far)  # the object that somebody holds
+                return far
+            call.answer, call.first = far.shared(), far.first or far
+        orphan = self._orphans.pop(key, None)
+        if orphan is not None:  # those who waited for the call that was refused follow this one
+            orphan[0].shared().final().follow(call.shared())
+        if call.more.schedule is not None and not self._goes_on(call, row):
+            return None
+        if row.state == rows.RUNNING:
+            self._interrupted(call)
+        else:
+            self._let_wait(call)
+        return call
+
+    def _let_wait(self, call: Call) -> None:
+        if self._is_near(call):
+            order = call.eta - self._ahead
+            self.agenda.place(call, order <= self._steady(), order)
+            self.wake()
+        else:
+            self._go_far(call)
+
+    def _is_near(self, call: Call) -> bool:
+        return call.eta - self._ahead < self.near or rows.stays(call)
+
+    def _interrupted(self, call: Call) -> None:
+        """The process died while it ran: it gives way to a newer call, or runs again, but not for ever."""
+        assert self.journal is not None
+        newer = self.agenda.waiting.get(call.key)
+        if newer is not None and newer.calls:
+            self.ledger.replaced += 1
+            call.shared().follow(newer.shared())
+            self.journal.log(Drop(call.id, rows.RUNNING))
+            self._replaced(call, newer)
+            return
+        call.more = structs.replace(call.more, crashes=call.more.crashes + 1)
+        if call.more.crashes >= CRASHES:
+            text = f"the process died {CRASHES} times while {call.task.name} ran"
+            run = Running(call, call.more.attempt, call.eta, 0, call.eta, self)
+            failed = Outcome(Event.FAIL, error=JobFailed("Crashed", text))
+            self._end(call, failed, run, self._steady())
+            return
+        self.journal.log(Set(rows.waiting(call, self._ahead), rows.RUNNING))
+        self._let_wait(call)
+
+    def _goes_on(self, call: Call, row: Row) -> bool:
+        """The run of a schedule whose rule is the same as ever; else the schedule ends here."""
+        assert self.journal is not None
+        placed_by, schedule = rows.body_of(row).repeat, call.more.schedule
+        if (
+            schedule is not None
+            and placed_by is not None
+            and call.repeat == rows.rule_of(placed_by)
+        ):
+            self.schedules[call.key] = schedule
+            return True
+        self.ledger.counts[State.DROPPED] += 1
+        self.journal.log(Drop(call.id, row.state))
+        call.shared().state = State.DROPPED.value
+        self._end_schedule(call, call.shared())
+        return False
+
+    # -- questions that the memory cannot answer
+
+    async def look_up(self, number: int) -> Call | None:
+        """The call of an id, wherever it is; an ended one with the answer that its row has."""
+        call = self.books.find(number)
+        if call is not None or self.journal is None:
+            return call
+        await self.journal.through(claim := self.fetch(ids=[number]))
+        call = self.books.find(number) or next((found for found in claim.found if found), None)
+        if call is not None:
+            return call
+        async for row in self.journal.store.scan(ids=[number], limit=1):
+            return self._ended_of(row)
+        return None
+
+    async def look_beyond(self, key: tuple[Any, str]) -> Call | None:
+        """The waiting call of a key that is not in memory, if there is one."""
+        if self.journal is None:
+            return None
+        far = self.books.far.get(key)
+        if far is None:
+            await self.journal.through(claim := self.fetch(keys=[key]))
+            far = next((found for found in claim.found if found), None)
+        waiting = self.agenda.waiting.get(key)
+        return waiting if waiting is not None and waiting.calls else far
+
+    def _ended_of(self, row: Row) -> Call | None:
+        """A job that has ended, out of its row; the ledger keeps it for a while."""
+        if not State(row.state).ended or (row.until is not None and row.until <= self.clock.wall()):
+            return None
+        task: Any = self.task_of(row.task) or rows.Stranger(row.task)
+        answer = rows.answer_of(row, task)
+        answer.until = FAR if row.until is None else row.until - self._ahead
+        key: Key = row.id if row.key is None else (task.identity, row.key)
+        call = Call(row.id, task, key, row.at, False, (), NO_KWARGS, NO_CONTEXT, answer=answer)
+        with suppress(Unreadable):
+            call = rows.call_of(row, task, self._ahead)
+            call.answer = answer
+        self.ledger.keep(call)
+        return call
+
+    # -- rows that we cannot run
+
+    def _park(self, row: Row, kind: str, text: str) -> None:
+        """Keep a row as it is, and say so: once for all rows of an unknown task."""
+        if row.id in self.books.parked:
+            return
+        self.books.parked[row.id] = row.task
+        if row.state == rows.SCHEDULED:
+            self.books.beyond -= 1
+        if kind != "UnknownTask" or row.task not in self._unknown:
+            self._unknown.add(row.task)
+            if self._heard(WARNING):
+                told = JobError(kind, text, "")
+                self._events.emit(
+                    WARNING,
+                    LogEvent(
+                        name="job_held", at=moment(self.clock.wall()), job_id=str(row.id),
+                        task=row.task, key=row.key, eta=moment(row.at), error=told,
+                    ),
+                )  # fmt: skip
+
+    def unpark(self, name: str) -> None:
+        """A task was registered: take in what was kept for it."""
+        ids = [id_ for id_, task in self.books.parked.items() if task == name]
+        if ids:
+            self.fetch(ids=ids)
+
+    # -- calls that leave again
+
+    def refused(self, call: Call, error: JournalError) -> None:
+        """A call could not be written: it was never accepted, and what it replaced comes back."""
+        key = call.key
+        waiting = self.agenda.waiting.get(key)
+        if waiting is not None and waiting.id == call.id:
+            self.agenda.remove(key)
+        elif (far := self.books.far.get(key)) is not None and far.id == call.id:
+            del self.books.far[key]
+            self.books.beyond -= 1
+        else:
+            return  # it runs, has ended or was replaced: what was logged of that will tell
+        self.ledger.accepted -= 1
+        if call.more.schedule is not None:
+            self._end_schedule(call, call.shared())
+        self._leave(call, error)
+
+    def _leave(self, call: Call, error: JournalError) -> None:
+        if isinstance(call.key, int) and not isinstance(error, Unknown):
+            self._bury(call, error)
+            return
+        if not self._left:
+            self.loop.call_soon(self._fetch_left, context=self._own)
+        self._left.append((call, error))
+
+    def _fetch_left(self) -> None:
+        left, self._left = self._left, []
+        keys: list[tuple[str, str]] = []
+        for call, error in left:
+            older = self._orphans.get(call.key)
+            if older is not None and older[0].shared().final() is not call.shared().final():
+                older[0].shared().final().follow(call.shared())
+            self._orphans[call.key] = (call, error)
+            if not isinstance(call.key, int):
+                keys.append((call.task.name, call.key[1]))
+        ids = [call.id for call, _ in left]
+        if keys:
+            self.fetch(keys=keys)
+        self.fetch(ids=ids)
+
+    def _bury(self, call: Call, error: JournalError) -> None:
+        """Nothing of a call is left: those who wait for it get the error."""
+        answer = call.shared().final()
+        if answer.state is None:
+            answer.id, answer.error, answer.state = call.id, error, State.DROPPED.value
+            answer.wake()
+
+    def _disown(self, run: Running) -> None:
+        call = run.call
+        self.agenda.release(call.key)
+        self.ledger.counts[State.DROPPED] += 1
+        self._leave(call, JournalError(f"the journal does not have {call.task.name} any more"))
+        self.wake()
+
+    def out(self, written: Written) -> None:
+        """Ids that left the store without having been told to."""
+        gone = {id_ for id_ in written.replaced if id_ not in self._accounted}
+        self._accounted.difference_update(written.replaced)
+        if not gone and not written.lost:
+            return
+        self._forget_all(gone, replaced=True)
+        self._forget_all(written.lost, replaced=False)
+
+    def _forget_all(self, ids: Iterable[int], *, replaced: bool) -> None:
+        left = set(ids)
+        for call in [call for call in self.agenda.waiting.values() if call.id in left]:
+            left.discard(call.id)
+            self.agenda.remove(call.key)
+            if replaced:
+                self.ledger.replaced += 1
+            else:
+                self.ledger.counts[State.DROPPED] += 1
+            text = f"the journal does not have {call.task.name} any more"
+            self._leave(call, JournalError(text))
+        if replaced:  # of the others, those that were rows only
+            known = {run.call.id for run in self.runs.values()}
+            rows_only = len(left - known)
+            self.books.beyond -= rows_only
+            self.ledger.replaced += rows_only

@@ -1,0 +1,349 @@
+"""The journal: one writer, in the order in which things were logged.
+
+`log` is synchronous and belongs to the breath in which the state changed; what was logged is
+an *entry* until the store has it. One task takes all entries that piled up while the previous
+group was being written, and writes them in one transaction: nobody waits longer than that, and
+nothing is delayed to make groups larger. A claim stands in the same line, so it finds the store as
+it was when it was asked for; what was logged after it is known here until it is written.
+
+An entry that the store refuses is given back to whoever logged it, if it was a call; all others
+are true whether or not they can be written, so they stay at the front until they are.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from typing import Final
+
+from asyncdefer._clock import Clock
+from asyncdefer._core.instant import SECOND
+from asyncdefer._core.job import Call
+from asyncdefer._entry import Claim, Entry, Line, as_journal_error, is_there
+from asyncdefer.errors import JournalError
+from asyncdefer.stores._base import (
+    Change,
+    Drop,
+    Note,
+    Owner,
+    Store,
+    Unknown,
+    Written,
+)  # fmt: skip
+
+BACKLOG: Final = 20_000  # entries; who awaits an enqueue waits until there are fewer
+_GROUP: Final = 5_000  # entries of one transaction
+LEASE: Final = 30 * SECOND
+_RENEWAL: Final = 10.0  # real seconds
+_PURGE: Final = 60 * SECOND
+_SHORTEST: Final = 0.02  # seconds to the next try after a failed write; it doubles
+_LONGEST: Final = 1.0
+_LAST_TRIES: Final = 3  # at the close
+_NOBODY: Final[frozenset[int]] = frozenset()
+_ENDED: Final = "the journal is closed"
+
+
+class Journal:
+    """Entries in order, and the one task that writes them.
+
+    `refused` is told of a call that could not be written, with the error that its caller gets;
+    `out` of ids that were lost or replaced in the store; `failed` of every error, for the log.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        owner: Owner,
+        clock: Clock,
+        *,
+        refused: Callable[[Call, JournalError], object],
+        out: Callable[[Written], object],
+        failed: Callable[[JournalError], object],
+    ) -> None:
+        self.store = store
+        self._owner = owner
+        self._clock = clock
+        self._refused = refused
+        self._out = out
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._line: deque[Entry] = deque()
+        self._claims: deque[Claim] = deque()
+        self._stuck: list[Entry] = []  # of them nobody can be told that they did not happen
+        self._doubt: list[Entry] = []  # a commit failed: they may be written or not
+        self._group: list[Entry] = []  # under way
+        self._last: Entry | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._room: list[asyncio.Future[None]] = []
+        self._closing = False
+        self._wait = _SHORTEST
+        self._renew_at = clock.wall() + _PURGE
+        self._renewal = self._loop.call_later(_RENEWAL, self._is_due, context=Context())
+
+    # -- what others do
+
+    def log(
+        self,
+        *changes: Change,
+        call: Call | None = None,
+        done: Callable[[frozenset[int] | None], object] | None = None,
+    ) -> Entry:
+        """Changes that belong together, in the breath in which they became true."""
+        entry = Entry(command=changes, call=call, done=done)
+        self._line.append(entry)
+        self._last = entry
+        if self._idle is not None or self._writer is None:
+            self._wake()
+        return entry
+
+    def claim(self, claim: Claim) -> Claim:
+        """Ask the store; rows of what is still to be written by then will be thrown away."""
+        claim.behind = self._last
+        self._claims.append(claim)
+        self._wake()
+        return claim
+
+    async def through(self, line: Line) -> None:
+        """Wait until the store has it; `JournalError` if a try has failed."""
+        while not line.through:
+            if line.error is not None:
+                raise line.error.with_traceback(None)
+            waiter = self._loop.create_future()
+            if line.waiters is None:
+                line.waiters = []
+            line.waiters.append(waiter)
+            await waiter
+
+    async def recorded(self) -> None:
+        """Wait until the store has all that was logged so far."""
+        if self._last is not None:
+            await self.through(self._last)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._line) >= BACKLOG
+
+    async def room(self) -> None:
+        """Wait until the line is shorter than it may be."""
+        while len(self._line) >= BACKLOG:
+            waiter = self._loop.create_future()
+            self._room.append(waiter)
+            await waiter
+
+    @property
+    def is_busy(self) -> bool:
+        """Something is on its way."""
+        return bool(self._line or self._group or self._claims or self._stuck or self._doubt)
+
+    def unwritten(self) -> Iterator[Change]:
+        """Every change that the store does not have yet."""
+        for entries in (self._doubt, self._stuck, self._group, self._line):
+            for entry in entries:
+                yield from entry.command
+
+    async def close(self) -> None:
+        """Write what is left; what cannot be written after some tries stays unwritten."""
+        self._closing = True
+        self._renewal.cancel()
+        self._wake()
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        left = JournalError(_ENDED)
+        for line in (*self._doubt, *self._stuck, *self._group, *self._line, *self._claims):
+            line.error = line.error or left
+            line.wake()
+            if isinstance(line, Entry) and line.done is not None:
+                line.done(None)
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- the writer
+
+    def _wake(self) -> None:
+        if self._writer is None:
+            if self._group:  # somebody has cancelled the writer, and nobody knows how far it got
+                self._doubt += self._group
+                self._group = []
+            # Not loop.create_task: a task factory of the program has no say here.
+            self._writer = asyncio.Task(
+                self._work(), loop=self._loop, name="asyncdefer journal", context=Context()
+            )
+        elif self._idle is not None:
+            idle, self._idle = self._idle, None
+            if not idle.done():
+                idle.set_result(None)
+
+    def _is_due(self) -> None:
+        """Time for the lease, whatever the queue's own clock says."""
+        self._renew_at = 0
+        self._renewal = self._loop.call_later(_RENEWAL, self._is_due, context=Context())
+        self._wake()
+
+    async def _work(self) -> None:
+        try:
+            await self._write_all()
+        finally:
+            self._writer = None
+
+    async def _write_all(self) -> None:
+        tries = 0
+        while True:
+            if self._clock.wall() >= self._renew_at:
+                await self._renew()
+            asked = self._claims and not self._closing
+            if not (self._line or asked or self._stuck or self._doubt):
+                if self._closing:
+                    return
+                await self._rest()
+                continue
+            ailing = False
+            if self._doubt:
+                ailing = not await self._read_again()
+            if not self._doubt:
+                group, self._stuck = self._stuck, []
+                while self._line and len(group) < _GROUP:
+                    group.append(self._line.popleft())
+                if group:
+                    await self._write(group)
+                ailing = bool(self._stuck or self._doubt)
+            if self._room and not self.is_full:
+                self._give_room()
+            if not self._closing and not ailing:
+                ailing = not await self._ask_all()
+            if ailing:
+                tries += 1
+                if self._closing and tries >= _LAST_TRIES:
+                    return
+                await asyncio.sleep(self._wait)
+                self._wait = min(2 * self._wait, _LONGEST)
+            else:
+                tries, self._wait = 0, _SHORTEST
+
+    async def _rest(self) -> None:
+        self._idle = self._loop.create_future()
+        await self._idle
+
+    def _give_room(self) -> None:
+        room, self._room = self._room, []
+        for waiter in room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _write(self, group: list[Entry]) -> None:
+        """One transaction; if it fails, one for each entry, so that a bad one fails by itself."""
+        self._group = group
+        try:
+            written = await self.store.write(self._owner, [entry.command for entry in group])
+        except Unknown as error:
+            self._group = []
+            self._failed(error)
+            self._doubt += self._refuse(group, error)
+            return
+        except Exception as error:  # noqa: BLE001 - the writer must not end, whatever a store raises
+            self._group = []
+            if len(group) == 1:
+                told = as_journal_error(error)
+                self._failed(told)
+                self._stuck += self._refuse(group, told)
+                return
+        else:
+            self._group = []
+            self._finish(group, written)
+            return
+        for entry in group:
+            if entry.call is None and self._stuck:
+                self._stuck.append(entry)  # it may build on what is stuck
+            else:
+                await self._write([entry])
+
+    def _refuse(self, group: list[Entry], error: JournalError) -> list[Entry]:
+        """Tell those who wait; calls are given back, and the others stay."""
+        kept: list[Entry] = []
+        for entry in group:
+            entry.error = error
+            if entry.call is None:
+                kept.append(entry)
+            else:
+                self._refused(entry.call, error)
+            entry.wake()
+        return kept
+
+    def _finish(self, group: list[Entry], written: Written) -> None:
+        out = _NOBODY
+        if written.lost or written.replaced:
+            out = frozenset((*written.lost, *written.replaced))
+            self._out(written)
+        for entry in group:
+            entry.through = True
+            if entry.call is not None:
+                entry.call.entry = None
+            if entry.done is not None:
+                entry.done(out)
+            if entry.waiters is not None:
+                entry.wake()
+
+    async def _read_again(self) -> bool:
+        """After a commit that failed: what of it is there is done, and the rest is still to be."""
+        ids = {
+            change.id if isinstance(change, Drop) else change.row.id
+            for entry in self._doubt
+            for change in entry.command
+            if not isinstance(change, Note)
+        }
+        try:
+            found = {row.id: row async for row in self.store.scan(ids=list(ids), limit=len(ids))}
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(as_journal_error(error))
+            return False
+        doubt, self._doubt = self._doubt, []
+        there = [entry for entry in doubt if all(is_there(c, found) for c in entry.command)]
+        self._stuck = [entry for entry in doubt if entry not in there] + self._stuck
+        self._finish(there, Written())
+        return True
+
+    async def _ask_all(self) -> bool:
+        """Ask what is not behind something unwritten; False if a try failed."""
+        for _ in range(len(self._claims)):
+            claim = self._claims[0]
+            if claim.behind is not None and not claim.behind.through and not claim.behind.error:
+                break
+            self._claims.popleft()
+            if not await self._ask(claim):
+                return False
+        return True
+
+    async def _ask(self, claim: Claim) -> bool:
+        try:
+            rows = await self.store.claim(
+                self._owner,
+                now=self._clock.wall(),
+                until=claim.until,
+                limit=claim.limit,
+                after=claim.after,
+                keys=claim.keys,
+                ids=claim.ids,
+            )
+            if claim.limit and len(rows) < claim.limit:
+                after = claim.until, (1 << 63) - 1
+                async for row in self.store.scan(state="scheduled", after=after, limit=1):
+                    claim.beyond = row
+        except Exception as error:  # noqa: BLE001 - as above
+            claim.error = as_journal_error(error)
+            self._failed(claim.error)
+            claim.wake()
+            self._claims.append(claim)
+            return False
+        claim.through = True
+        claim.arrived(claim, rows)
+        claim.wake()
+        return True
+
+    async def _renew(self) -> None:
+        now = self._clock.wall()
+        self._renew_at = now + _PURGE
+        try:
+            await self.store.renew(self._owner, now=now, until=now + LEASE)
+        except Exception as error:  # noqa: BLE001 - as above; it is tried again in time
+            self._failed(as_journal_error(error))

@@ -1,0 +1,117 @@
+"""The life of a queue's journal: open its store, or stand by until another process lets go of it."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+from uuid import uuid4
+
+from asyncdefer._claims import Claims
+from asyncdefer._core.instant import moment
+from asyncdefer._core.job import JobError
+from asyncdefer._journal import LEASE, Journal
+from asyncdefer._log import ERROR, INFO, Events, LogEvent
+from asyncdefer._task import Task
+from asyncdefer.errors import JournalError, JournalLocked
+from asyncdefer.stores._base import Opened, Owner, Store
+from asyncdefer.stores.sqlite import SQLiteStore
+
+POLL: Final = 0.5
+"""Real seconds between two looks whether the owner is gone."""
+
+
+TaskOf = Callable[[str], Task[..., Any] | None]
+
+
+class Opening:
+    """A store that is open for one queue, from its start to its close."""
+
+    def __init__(self, store: Store, scheduler: Claims, events: Events) -> None:
+        clock = scheduler.clock
+        self._events = events
+        self._scheduler = scheduler
+        self._store = store
+        self._context: AbstractAsyncContextManager[Opened] | None = None
+        self.standing_by: asyncio.Task[None] | None = None
+        self._owner = Owner(
+            number=uuid4().int >> 65,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=clock.wall(),
+        )
+
+    async def open(self, task_of: TaskOf) -> None:
+        """Own the store and take in what is due soon; `JournalLocked` if another process has it."""
+        scheduler = self._scheduler
+        now = scheduler.clock.wall()
+        context = self._store.open(self._owner, now=now, until=now + LEASE)
+        opened = await context.__aenter__()
+        self._context = context
+        scheduler.last = max(scheduler.last, opened.last_id)
+        journal = Journal(
+            self._store,
+            self._owner,
+            scheduler.clock,
+            refused=scheduler.refused,
+            out=scheduler.out,
+            failed=self._failed,
+        )
+        scheduler.use(journal, opened, task_of)
+        try:
+            await journal.through(scheduler.ask())
+        except BaseException:
+            await journal.close()
+            await self.close()
+            raise
+        self._tell(INFO, "journal_opened")
+
+    def stand_by(self, task_of: TaskOf, opened: Callable[[], None]) -> None:
+        """Wait in the background until the store is free, and then own it."""
+        self.standing_by = asyncio.create_task(self._wait(task_of, opened))
+
+    async def _wait(self, task_of: TaskOf, opened: Callable[[], None]) -> None:
+        while True:
+            try:
+                await self.open(task_of)
+            except JournalLocked:
+                await asyncio.sleep(POLL)
+            else:
+                self.standing_by = None
+                opened()
+                return
+
+    async def close(self) -> None:
+        """Let go of the store, or wait for it no more; an error is told."""
+        if self.standing_by is not None:
+            self.standing_by.cancel()
+            await asyncio.wait([self.standing_by])
+            self.standing_by = None
+        context, self._context = self._context, None
+        if context is not None:
+            try:
+                await context.__aexit__(None, None, None)
+            except JournalError as error:
+                self._failed(error)
+
+    def _failed(self, error: JournalError) -> None:
+        self._tell(ERROR, "journal_failed", JobError(type(error).__name__, str(error), ""))
+
+    def _tell(self, level: int, name: str, error: JobError | None = None) -> None:
+        if self._events.heard(level):
+            at = moment(self._scheduler.clock.wall())
+            self._events.emit(level, LogEvent(name=name, at=at, error=error))
+
+
+def store_of(journal: str | os.PathLike[str] | Store | None) -> Store | None:
+    """The store that a queue's `journal` means; `TypeError` for what is none."""
+    if journal is None:
+        return None
+    if isinstance(journal, str | os.PathLike):
+        return SQLiteStore(journal)
+    if not callable(getattr(journal, "claim", None)):
+        raise TypeError(
+            f"a journal is None, the path of a file or a store, not {type(journal).__name__}"
+        )
+    return journal

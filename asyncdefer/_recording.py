@@ -1,0 +1,208 @@
+"""What a queue that runs consists of, and what of it is written down.
+
+Accepted calls, calls that wait elsewhere now, ends, and what rates have used.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from typing import Any, Final
+
+from msgspec import json, structs
+
+from asyncdefer import _rows as rows
+from asyncdefer._books import Books
+from asyncdefer._clock import Alarm, Clock
+from asyncdefer._core.agenda import Agenda
+from asyncdefer._core.instant import SECOND, moment
+from asyncdefer._core.job import Answer, Call, JobError, Key, Outcome, Running, Schedule
+from asyncdefer._core.lane import RateLane
+from asyncdefer._core.ledger import Ledger
+from asyncdefer._core.rules import is_closing
+from asyncdefer._journal import Journal
+from asyncdefer._log import WARNING, Events, LogEvent
+from asyncdefer._task import Task
+from asyncdefer._threads import ThreadPool
+from asyncdefer.stores._base import Add, Change, Drop, Note, Set
+
+FAR: Final = 1 << 62  # later than any time
+_ID: Final = (1 << 63) - 1
+_RATE: Final = "rate:"
+
+
+class Recording:
+    """The agenda, the ledger, the runs, and the journal that is told of them.
+
+    What is logged is logged in the breath in which it became true.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        events_: Events,
+        *,
+        concurrency: int,
+        threads: int,
+        result_ttl: int | None,
+        strangers: dict[Any, Task[..., Any]],
+        last: int = 0,
+    ) -> None:
+        self.journal: Journal | None = None
+        self.clock = clock
+        self.loop = asyncio.get_running_loop()
+        self.agenda = Agenda(concurrency)
+        self.ledger = Ledger()
+        self.runs: dict[Key, Running] = self.agenda.running
+        self.books = Books(clock, self.agenda, self.ledger, self.runs)
+        self.named = self.books.named
+        self.closing = False
+        self._events = events_
+        self._strangers = strangers
+        self._result_ttl = result_ttl
+        self._threads = ThreadPool(threads)
+        self._steady = clock.steady
+        self._heard = events_.heard
+        self._own = Context()  # the queue's own work belongs to no request
+        self.last = last
+        self._next_tick = 0
+        self._purge = 0
+        self._awake = False
+        self._alarm: Alarm | None = None
+        self._armed = FAR
+        self._ahead = clock.wall() - clock.steady()
+        self._highest = self._ahead  # since bounds were looked after
+        self._read = clock.steady()
+        self._joiners: list[asyncio.Future[None]] = []
+        self._awaiting: int = 0
+        self._starved = False
+        self._told: set[Running] = set()  # runs that the close has cancelled
+        self.near = FAR  # calls with an eta from here on are rows only
+        self.claim_at: int | None = None  # when, on the wall clock, to look what has come near
+        self._accounted: set[int] = set()  # ids that gave way here, and will in the store
+        self.schedules: dict[Key, Schedule] = {}
+
+    def _next_id(self, now: int) -> int:
+        """The id of a new call: its milliseconds, or one more than the last."""
+        if now >= self._next_tick:
+            self._tick(now)
+        self.last += 1
+        return self.last
+
+    def _tick(self, now: int) -> None:
+        self._next_tick = now + 1000 - now % 1000
+        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID)
+
+    # -- entries
+
+    async def recorded(self) -> None:
+        """Wait until what happened so far is safe."""
+        if self.journal is not None:
+            await self.journal.recorded()
+
+    def _log_call(self, call: Call, arguments: str, old: Call | None) -> None:
+        """A call was accepted, maybe in the place of another."""
+        assert self.journal is not None
+        if old is not None and old.calls:
+            self._accounted.add(old.id)
+        row = rows.waiting(call, self._ahead, arguments)
+        call.entry = self.journal.log(Add(row), call=call)
+
+    def _log_again(self, call: Call) -> None:
+        """A waiting call has another eta."""
+        if self.journal is not None:
+            self.journal.log(Set(rows.waiting(call, self._ahead), rows.SCHEDULED))
+
+    def _record_end(
+        self,
+        call: Call,
+        answer: Answer,
+        outcome: Outcome,
+        run: Running | None,
+        following: Call | None,
+        settle: Callable[[frozenset[int] | None], None],
+    ) -> None:
+        assert self.journal is not None
+        if is_closing(outcome):  # it stays in the journal, and runs when the queue is there again
+            if run is None:
+                settle(frozenset())
+                return
+            more = structs.replace(call.more, attempt=run.attempt, seen=None)
+            again = call.again(call.eta, steady=call.steady, more=more)
+            changes: list[Change] = [Set(rows.waiting(again, self._ahead), rows.RUNNING)]
+        else:
+            changes = [self._ended(call, answer, rows.SCHEDULED if run is None else rows.RUNNING)]
+        if following is not None:
+            arguments, *_ = rows.codec_of(call).encode(following.args, following.kwargs)
+            changes.append(Add(rows.waiting(following, self._ahead, arguments)))
+        self.journal.log(*changes, done=settle)
+
+    def _ended(self, call: Call, answer: Answer, was: str) -> Change:
+        until = None if answer.until >= FAR else answer.until + self._ahead
+        if until is not None and until <= answer.finished:
+            return Drop(call.id, was)
+        try:
+            row = rows.ended(call, str(answer.ending), answer, until, self._ahead)
+        except (TypeError, ValueError) as error:
+            told = JobError(type(error).__name__, str(error), "")
+            self._tell(WARNING, "result_not_recorded", call, error=told)
+            row = rows.without_result(call, str(answer.ending), answer, until, self._ahead)
+        return Set(row, was)
+
+    # -- rates
+
+    def _spent(self, call: Call) -> tuple[Note, ...]:
+        lanes = self.agenda.lanes
+        notes: list[Note] = []
+        for gate in lanes.passed.get(call.key, ()):
+            if isinstance(gate, RateLane):
+                name = _note_name(call.task.name, call.more.rate)
+                notes.append(Note(name, str(gate.arrival() + self._ahead)))
+        if lanes.forgotten is not None:
+            identity, rate = lanes.forgotten
+            notes.append(Note(_note_name(str(identity), rate), None))
+            lanes.forgotten = None
+        return tuple(notes)
+
+    def _restore_rates(
+        self, notes: Mapping[str, str], task_of: Callable[[str], Task[..., Any] | None]
+    ) -> None:
+        """Rates go on where they were; those that have come to rest are forgotten."""
+        assert self.journal is not None
+        now, idle = self.clock.wall(), list[Note]()
+        for name, value in notes.items():
+            if not name.startswith(_RATE):
+                continue
+            shown, key = json.decode(name.removeprefix(_RATE), type=tuple[str, str])
+            task = task_of(shown)
+            if int(value) <= now or int(value) > now + 366 * 86_400 * SECOND:
+                idle.append(Note(name, None))
+            elif task is not None and task.declared.rate_limit:
+                rate = task.declared.rate_limit
+                lane = RateLane(f"rate {shown} {key}", rate)
+                lane.restore(int(value) - self._ahead)
+                self.agenda.lanes.rates[task.identity, key] = lane
+        if idle:
+            self.journal.log(*idle)
+
+    # -- events
+
+    def _tell(
+        self,
+        level: int,
+        name: str,
+        call: Call | None,
+        *,
+        cause: BaseException | None = None,
+        **values: Any,
+    ) -> None:
+        if not self._events.heard(level):
+            return
+        if call is not None:
+            self.books.name(call)
+            values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
+        event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
+        self._events.emit(level, event, cause)
+
+
+def _note_name(task: str, rate: str) -> str:
+    return _RATE + json.encode((task, rate)).decode()

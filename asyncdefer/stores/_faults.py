@@ -1,0 +1,75 @@
+"""What an error of SQLite means: nothing was changed, there is no room, or worth another try."""
+
+import sqlite3
+from typing import Final
+
+from asyncdefer.errors import JournalError, JournalFull
+from asyncdefer.stores import _lock
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+BUSY_WAIT: Final = 1
+"""Seconds that a statement waits for the transaction of another connection."""
+
+BUSY_ROUNDS: Final = 60
+"""And how often that is done; other steps come in between."""
+
+_PROBE: Final = 64 << 10
+
+
+class Busy(JournalError):
+    """Somebody else's transaction holds the file."""
+
+
+def told(error: Exception, path: str) -> JournalError:
+    """What an error before the COMMIT says: nothing has been changed."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_BUSY:
+            return Busy(
+                f"another connection has held {path} for {BUSY_ROUNDS * BUSY_WAIT} seconds: "
+                "end the transaction that is open there (commit or roll back)"
+            )
+        case sqlite3.SQLITE_FULL:
+            return full(path)
+        case sqlite3.SQLITE_IOERR if _no_room(path):
+            return full(path)
+        case sqlite3.SQLITE_NOTADB:
+            return JournalError(f"{path} is not a SQLite database: name another file")
+        case sqlite3.SQLITE_CORRUPT:
+            return damaged(path, str(error))
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return JournalError(
+                f"{path} cannot be written ({error}): "
+                "the journal needs a file and a folder that this user may write to"
+            )
+        case None:
+            return JournalError(f"a change that no journal can keep, so none of them was: {error}")
+        case _:
+            return JournalError(f"the journal {path} could not be read or written: {error}")
+
+
+def full(path: str) -> JournalFull:
+    return JournalFull(
+        f"there is no room for another call in {path}: the disk, a quota or a file size limit is reached"
+    )
+
+
+def damaged(path: str, how: str) -> JournalError:
+    return JournalError(
+        f"the journal {path} is damaged: {how}. Put a backup in its place, or recover what is in "
+        "it with the .recover command of the sqlite3 shell"
+    )
+
+
+def _no_room(path: str) -> bool:
+    """An I/O error without a reason may be a limit: try, and compare."""
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        longest = max(_lock.size(path), _lock.size(f"{path}-wal"))
+        if limit != resource.RLIM_INFINITY and longest + _PROBE > limit:
+            return True
+    return not _lock.room(f"{path}-probe", _PROBE)

@@ -1,0 +1,346 @@
+"""The journal in SQLite as its thread sees it: plain calls, each a transaction of its own."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeVar
+
+from asyncdefer.errors import JournalError, JournalFull
+from asyncdefer.stores import _group, _lock, _reads, _schema
+from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Unknown, Written
+from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, told
+
+T = TypeVar("T")
+
+_PURGE: Final = 1_000  # rows that go in one transaction
+_QUICK_CHECK: Final = 8 << 20  # bytes that are checked in some milliseconds
+_WORTH_IT: Final = 1 << 20  # bytes of -wal
+_GROWN: Final = 64 << 20
+
+_PRAGMAS: Final[dict[str, int]] = {
+    "fullfsync": 1,  # macOS has an fsync that is none
+    "checkpoint_fullfsync": 1,
+    "journal_size_limit": 16 << 20,
+    "wal_autocheckpoint": 1_000,
+    "cache_size": -8_000,
+    "temp_store": 2,  # no files but ours
+    "mmap_size": 0,  # a truncated file is an error, not a SIGBUS
+    "foreign_keys": 0,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+}
+
+
+class Held(sqlite3.Connection):
+    """The side file, locked. A callable that it is to execute is called: a step of a verb."""
+
+    file: "File"
+
+    def execute(self, sql: Any, parameters: Any = (), /) -> Any:
+        return _Done(sql()) if callable(sql) else super().execute(sql, parameters)
+
+    def close(self) -> None:
+        """The journal first: nobody else may come in while it is open."""
+        self.file.close()
+        super().close()
+
+
+class _Done(NamedTuple):
+    """What a step gave, where aiosqlite expects a cursor."""
+
+    result: Any
+
+    def fetchall(self) -> Any:
+        return self.result
+
+
+class File:
+    """The journal, as the thread sees it. Every error is a `JournalError`."""
+
+    def __init__(self, path: str, synchronous: int, owner: Owner) -> None:
+        self.path = path = os.path.realpath(path)  # what two names lead to has one owner
+        self.owner = owner
+        self._synchronous = synchronous
+        self._identity = _lock.Identity(path)
+        self._reserve = _lock.Reserve(path)
+        self._db: sqlite3.Connection | None = None
+        self._schema: int | None = None  # SQLite's count of changes of it, as it was checked
+
+    # -- opened and closed
+
+    def lock(self, *args: Any, **kwargs: Any) -> Held:
+        """The connection of the side file, which is locked; a factory of `sqlite3.connect`."""
+        _lock.create(f"{self.path}-lock")
+        try:
+            held = Held(*args, **kwargs)
+            held.file = self
+            try:
+                _lock.lock(held, self.path)
+            except BaseException:
+                held.close()
+                raise
+        except sqlite3.Error as error:
+            raise told(error, f"{self.path}-lock") from error
+        return held
+
+    def open(self) -> Opened:
+        """Become the owner of what is there, or begin a new journal."""
+        if os.path.isdir(self.path):
+            raise JournalError(f"{self.path} is a folder: name a file in it for the journal")
+        if _lock.create(self.path):
+            _lock.sync_folder(self.path)
+        self._identity = _lock.Identity(self.path)
+        try:
+            self._db = db = _lock.connect(self.path, timeout=BUSY_WAIT)
+            version = _schema.inspect(db, self.path)
+            self._check_length(db)
+            self._prepare(db)
+            if 0 < version < _schema.VERSION:
+                _schema.migrate(db, self.path, version)
+            opened = self._with_room(lambda: self._take_over(version), adds=False)
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, Exception) or isinstance(error, JournalError):
+                raise
+            raise told(error, self.path) from error
+        self._identity.opened()
+        self._reserve.keep()
+        return opened
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Settings, read back: one that does not stick would break a promise."""
+        (mode,) = db.execute("PRAGMA journal_mode = wal").fetchone()
+        if mode != "wal":
+            raise JournalError(
+                f"{self.path} cannot be used in WAL mode (it is {mode!r}): "
+                "a journal needs a file on a local disk, not on a network file system"
+            )
+        for name, value in {**_PRAGMAS, "synchronous": self._synchronous}.items():
+            db.execute(f"PRAGMA {name} = {value}")
+            found = db.execute(f"PRAGMA {name}").fetchone()
+            if found != (value,) and (found is not None or value):
+                raise JournalError(
+                    f"this build of SQLite ({sqlite3.sqlite_version}) does not take "
+                    f"PRAGMA {name} = {value}: it stays {found}; the journal needs one that does"
+                )
+
+    def _check_length(self, db: sqlite3.Connection) -> None:
+        """A file that ends before its last page was cut off; the -wal may have the pages yet."""
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        (bytes_,) = db.execute("PRAGMA page_size").fetchone()
+        there = _lock.size(self.path) + _lock.size(f"{self.path}-wal")
+        if there < pages * bytes_:
+            raise damaged(self.path, f"it has {there} bytes of {pages * bytes_}")
+
+    def _take_over(self, version: int) -> Opened:
+        """The new owner writes itself in; what it finds."""
+
+        def work(db: sqlite3.Connection) -> Opened:
+            if version == 0:
+                _schema.make(db)
+            meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM asyncdefer_meta"))
+            if not meta["clean"]:
+                self._quick_check(db)
+            owner = self.owner
+            new = {"epoch": owner.number, "pid": owner.pid, "host": owner.host}
+            _write_meta(db, {**new, "started": owner.started, "clean": 0})
+            return Opened(
+                last_id=meta["last_id"],
+                clean=bool(meta["clean"]),
+                counts={state: meta[state] for state in _group.LIVE},
+                notes=dict(db.execute("SELECT name, value FROM asyncdefer_notes")),
+            )
+
+        opened = self._transact(work, owned=False)
+        self._schema = self._schema_now(self._ready())
+        return opened
+
+    def _quick_check(self, db: sqlite3.Connection) -> None:
+        """After an unclean stop; a large file would take too long, and is checked as it is used."""
+        if _lock.size(self.path) > _QUICK_CHECK:
+            return
+        for table in _schema.TABLES:
+            (result,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
+            if result != "ok":
+                raise damaged(self.path, f"{table}: {result}")
+
+    def finish(self) -> None:
+        """Say that the owner has closed; all that was written is on the disk after it."""
+        with suppress(JournalFull):  # it will be an unclean stop, with all rows there
+            self._with_room(
+                lambda: self._transact(lambda db: _write_meta(db, {"clean": 1})), adds=False
+            )
+        with suppress(sqlite3.Error):  # what is committed is in the -wal
+            self._ready().execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        db, self._db = self._db, None
+        self._identity.closed()
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
+
+    # -- one transaction
+
+    def _ready(self) -> sqlite3.Connection:
+        """The connection, with no transaction open, to the file that has the name."""
+        db = self._db
+        if db is None:
+            self._identity.check()
+            try:
+                db = _lock.connect(self.path, timeout=BUSY_WAIT)
+                self._db = db
+                self._prepare(db)
+                self._check_owner(db)
+            except BaseException:
+                self.close()
+                raise
+            self._identity.opened()
+        elif db.in_transaction:
+            db.execute("ROLLBACK")
+        self._identity.check()
+        return db
+
+    def _check_owner(self, db: sqlite3.Connection) -> None:
+        """Nobody came in by another door, and nobody has changed our tables."""
+        row = db.execute("SELECT value FROM asyncdefer_meta WHERE name = 'epoch'").fetchone()
+        if row != (self.owner.number,):
+            other = _lock.read_owner(self.path)
+            name = "somebody else" if other is None else f"process {other.pid} on {other.host}"
+            raise JournalError(
+                f"the journal {self.path} belongs to {name} now (was {self.path}-lock removed?): "
+                "nothing is written any more; stop one of the two"
+            )
+        schema = self._schema_now(db)
+        if schema != self._schema:
+            _schema.check(db, self.path)
+            self._schema = schema
+
+    def _schema_now(self, db: sqlite3.Connection) -> int:
+        number: int = db.execute("PRAGMA schema_version").fetchone()[0]
+        return number
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T], *, owned: bool = True) -> T:
+        """All of `work`, or nothing of it; `Unknown` when that is not to be known."""
+        try:
+            db = self._ready()
+            db.execute("BEGIN IMMEDIATE")
+            if owned:
+                self._check_owner(db)
+            result = work(db)
+        except Exception as error:
+            self._roll_back()
+            if isinstance(error, JournalError):
+                raise
+            raise told(error, self.path) from error
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._not_committed(error) from error
+        try:
+            self._identity.check()
+        except JournalError as error:
+            raise Unknown(f"written, but to nowhere: {error}") from error
+        return result
+
+    def _not_committed(self, error: sqlite3.Error) -> JournalError:
+        """What a failed COMMIT means.
+
+        Without room it has not happened: the frames of a transaction are appended to the -wal in
+        their order, and only the last, which is then missing, makes them count. After any other
+        error it may have: what could not be synced may be there after the next start all the same.
+        """
+        self._roll_back()
+        what = told(error, self.path)
+        if isinstance(what, JournalFull | Busy):
+            return what
+        self.close()
+        return Unknown(f"it is not known whether the last write to {self.path} happened: {error}")
+
+    def _roll_back(self) -> None:
+        if self._db is not None and self._db.in_transaction:
+            try:
+                self._db.execute("ROLLBACK")
+            except sqlite3.Error:
+                self.close()  # which rolls back
+
+    def _with_room(self, act: Callable[[], T], *, adds: bool) -> T:
+        """Where the disk is full, look for room in the -wal; without adds in the reserve too."""
+        if adds and self._reserve.spent and not self._reserve.keep():
+            # What the reserve made room for are the ends of jobs.
+            raise full(self.path)
+        remedies = [self._rewind] if adds else [self._rewind, self._reserve.release, self._rewind]
+        for remedy in remedies:
+            try:
+                return act()
+            except JournalFull:
+                remedy()
+        return act()
+
+    def _rewind(self) -> None:
+        """Have the -wal written from its beginning again."""
+        with suppress(sqlite3.Error, JournalError):
+            self._ready().execute("PRAGMA wal_checkpoint(RESTART)")
+
+    # -- the verbs
+
+    def write(self, commands: Sequence[Command]) -> Written:
+        changes = [change for command in commands for change in command]
+        adds = any(type(change) is Add for change in changes)
+        return self._with_room(lambda: self._write(changes), adds=adds)
+
+    def _write(self, changes: Sequence[Change]) -> Written:
+        def work(db: sqlite3.Connection) -> Written:
+            written = _group.write(db, changes)
+            if written is None:
+                db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+                self._check_owner(db)
+                written = _group.write_surely(db, changes)
+            return written
+
+        return self._transact(work)
+
+    def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return _reads.reading(self._ready(), read)
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            raise told(error, self.path) from error
+
+    def purge(self, now: int) -> bool:
+        """Whether there may be more."""
+        over = (now, _PURGE)
+        if self.read(lambda db: db.execute(_OVER, over).fetchone()) is None:
+            return False
+        return self._transact(lambda db: db.execute(_DELETE_OVER, over).rowcount) == _PURGE
+
+    def tidy(self) -> None:
+        """Keep the -wal short, and the reserve."""
+        self.read(self._check_owner)
+        self._reserve.keep()
+        log = f"{self.path}-wal"
+        with suppress(sqlite3.Error):
+            if _lock.size(log) > _WORTH_IT:
+                self._ready().execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if _lock.size(log) > _GROWN:
+                self._ready().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+_OVER: Final = (
+    "SELECT id FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_until "
+    "WHERE until IS NOT NULL AND until <= ? "
+    "AND state NOT IN ('held', 'scheduled', 'running') ORDER BY until LIMIT ?"
+)
+_DELETE_OVER: Final = f"DELETE FROM asyncdefer_jobs WHERE id IN ({_OVER})"
+
+
+def _write_meta(db: sqlite3.Connection, values: dict[str, Any]) -> None:
+    db.executemany(
+        "INSERT INTO asyncdefer_meta (name, value) VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        list(values.items()),
+    )

@@ -1,0 +1,218 @@
+"""Whose journal it is, and whether it is still the same file.
+
+One owner at a time: a side file, `<journal>-lock`, is a SQLite database that the owner holds by
+`BEGIN EXCLUSIVE`. The system lets go of it when the owner dies, however it dies; a forked child
+does not inherit it, and a second opening in the same process is refused too. No file that SQLite
+may have open is ever opened here by other means: closing such a descriptor would drop every lock
+that this process holds on it.
+
+A file that was removed or replaced takes writes without a complaint, so its identity is compared.
+And a third file, `<journal>-reserve`, is room that is let go when the disk is full.
+"""
+
+import errno
+import os
+import sqlite3
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+from asyncdefer.errors import JournalError, JournalLocked
+from asyncdefer.stores._base import Owner
+
+PRIVATE: Final = 0o600
+RESERVE: Final = 1 << 20
+_NOTHING: Final = (0, 0)
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def connect(
+    path: str, *, mode: str = "rw", timeout: float = 0, factory: Any = sqlite3.Connection
+) -> Any:
+    """Open a database that is there: SQLite would make a missing one, readable to all."""
+    return sqlite3.connect(
+        uri(path, mode), uri=True, isolation_level=None, timeout=timeout, factory=factory
+    )
+
+
+def uri(path: str, mode: str = "rw") -> str:
+    return f"file:{quote(os.fsencode(path))}?mode={mode}"
+
+
+def create(path: str) -> bool:
+    """Make an empty file that only its owner reads, if there is none; SQLite's follow its mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise JournalError(
+            f"{path} cannot be made ({error.strerror}): "
+            "the journal needs a folder that is there and can be written to"
+        ) from error
+    return True
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in the folder of a file as durable as what is in the file."""
+    with suppress(OSError):  # not every system lets a folder be opened
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def size(path: str) -> int:
+    """How long the file is; 0 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def room(path: str, bytes_: int) -> bool:
+    """Whether the disk, a quota and the limits of this process have room for so much."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    try:
+        os.write(file, bytes(bytes_))
+        os.fsync(file)
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    finally:
+        os.close(file)
+        os.unlink(path)
+    return True
+
+
+def lock(connection: sqlite3.Connection, journal: str) -> None:
+    """Hold the side file by this connection until it is closed, or raise who has it."""
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise locked(journal, read_owner(journal)) from None
+        raise
+
+
+def locked(journal: str, owner: Owner | None) -> JournalLocked:
+    if owner is None:
+        return JournalLocked(
+            f"the journal {journal} is open already; who has it does not say. "
+            "A journal has one owner at a time: close that queue, or use on_locked='standby'"
+        )
+    since = _EPOCH + timedelta(microseconds=owner.started)
+    return JournalLocked(
+        f"the journal {journal} is open already: process {owner.pid} on {owner.host} has it "
+        f"since {since:%Y-%m-%d %H:%M:%S} UTC. "
+        "A journal has one owner at a time: close that queue, or use on_locked='standby'",
+        pid=owner.pid,
+        host=owner.host,
+        since=since,
+    )
+
+
+def read_owner(journal: str) -> Owner | None:
+    """Who has written itself into the journal, as far as that can be read."""
+    try:
+        with closing(connect(journal, mode="ro", timeout=1)) as db:
+            rows = db.execute("SELECT name, value FROM asyncdefer_meta").fetchall()
+    except (sqlite3.Error, OSError):
+        return None
+    meta: dict[str, Any] = dict(rows)
+    try:
+        return Owner(meta["epoch"], meta["pid"], meta["host"], meta["started"])
+    except KeyError:
+        return None
+
+
+class Identity:
+    """The journal and its -wal as they were when they were opened."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._wal = path + "-wal"
+        self._file = _number(path)
+        self._log = _NOTHING
+
+    def opened(self) -> None:
+        """The -wal is there from now on."""
+        self._log = _number(self._wal)
+
+    def closed(self) -> None:
+        """The -wal may go."""
+        self._log = _NOTHING
+
+    def check(self) -> None:
+        """`JournalError` if another file has the name, or none."""
+        if _number(self._path) != self._file:
+            raise self._moved(self._path)
+        if self._log != _NOTHING and _number(self._wal) != self._log:
+            raise self._moved(self._wal)
+
+    def _moved(self, path: str) -> JournalError:
+        happened = "has been replaced" if os.path.exists(path) else "is gone"
+        return JournalError(
+            f"{path} {happened} while the journal was open: nothing that is written now would be "
+            "found again. Put the file back in its place, or start again to begin a new journal"
+        )
+
+
+def _number(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return _NOTHING
+    return found.st_dev, found.st_ino
+
+
+class Reserve:
+    """Room on the disk that is let go when there is no other, to record what happens to jobs."""
+
+    def __init__(self, journal: str) -> None:
+        self._path = journal + "-reserve"
+        self.spent = False
+        """It was let go, and there has been no room for it since."""
+
+    def keep(self) -> bool:
+        """Take the room, if it is not taken; whether that went well."""
+        if size(self._path) >= RESERVE:
+            self.spent = False
+            return True
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)  # half of it helps nobody
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+        except OSError:
+            return False
+        try:
+            _allocate(file)
+        except OSError:
+            os.unlink(self._path)
+            return False
+        finally:
+            os.close(file)
+        self.spent = False
+        return True
+
+    def release(self) -> bool:
+        """Let the room go; whether there was any."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            return False
+        self.spent = True
+        return True
+
+
+def _allocate(file: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, RESERVE)
+    else:  # a system without it
+        os.write(file, bytes(RESERVE))
+        os.fsync(file)
