@@ -20,6 +20,8 @@ from asyncdefer.errors import JobFailed
 def job_error(error: BaseException) -> JobError:
     """An exception as text."""
     cause = error.__cause__
+    if isinstance(error, JobFailed) and cause is None:
+        return JobError(error.type, error.message, error.traceback)
     shown = cause if isinstance(error, JobFailed) and cause is not None else error
     text = "".join(traceback.format_exception(shown))
     return JobError(type=type(shown).__name__, message=message_of(shown), traceback=text)

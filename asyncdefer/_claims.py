@@ -44,7 +44,7 @@ class Claims(Loop):
         self.ledger.claimed = self.books.beyond + opened.counts.get(rows.RUNNING, 0)
         self._upto: Place = START
         self._near_at = 0
-        self._more = self._asking = False
+        self._asking = False
         self._left: list[tuple[Call, JournalError]] = []
         self._orphans: dict[Key, tuple[Call, JournalError]] = {}
         self._unknown: set[str] = set()
@@ -71,8 +71,8 @@ class Claims(Loop):
         for row in found:
             self._adopt(row, unwritten)
         plain = [row for row in found if row.state == rows.SCHEDULED and not row.pinned]
-        self._more = len(plain) >= claim.limit
-        if self._more:
+        self.more = len(plain) >= claim.limit
+        if self.more:
             self._upto = (plain[-1].at, plain[-1].id)
             self._near_at = plain[-1].at
         else:
@@ -86,7 +86,7 @@ class Claims(Loop):
         self._see_horizon()
         if self._asking:
             return
-        if self._more:
+        if self.more:
             if len(self.agenda.waiting) <= IN_MEMORY - PAGE:
                 self.ask()
         elif self.claim_at is not None and wall >= self.claim_at:
@@ -94,13 +94,15 @@ class Claims(Loop):
 
     def _go_far(self, call: Call) -> None:
         """It is a row from now on, and follows the wall clock."""
-        if call.steady:
-            call.eta, call.steady = call.eta + self._ahead, False
-        call.context = NO_CONTEXT
+        held = call.first or call  # by handles, and nobody else
+        held.eta = call.eta + self._ahead if call.steady else call.eta
+        held.more, held.answer, held.calls = call.more, call.answer, call.calls
+        held.args, held.kwargs = call.args, call.kwargs
+        held.steady, held.context = False, NO_CONTEXT
         self.books.beyond += 1
-        self.books.far[call.key] = call
-        near = call.eta - HORIZON // 2
-        if not self._asking and not self._more and (self.claim_at is None or near < self.claim_at):
+        self.books.far[call.key] = held
+        near = held.eta - HORIZON // 2
+        if not self._asking and not self.more and (self.claim_at is None or near < self.claim_at):
             self.claim_at = near
             self.wake()
 
@@ -208,7 +210,12 @@ class Claims(Loop):
     def _let_wait(self, call: Call) -> None:
         if self._is_near(call):
             order = call.eta - self._ahead
-            self.agenda.place(call, order <= self._steady(), order)
+            old = self.agenda.place(call, order <= self._steady(), order)
+            if old is not None and old.calls:  # a run that was interrupted gives way to a newer call
+                self._accounted.add(old.id)
+                self.ledger.replaced += 1
+                old.shared().follow(call.shared())
+                self._replaced(old, call)
             self.wake()
         else:
             self._go_far(call)

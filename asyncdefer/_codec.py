@@ -45,7 +45,12 @@ class Unreadable(ValueError):
 
 
 class _Wrong(Exception):
-    """What is wrong with which argument."""
+    """What is wrong with which argument, and the error that says why."""
+
+    def __init__(self, what: str, error: Exception | None = None) -> None:
+        super().__init__(what if error is None else f"{what}: {error}")
+        # What others say of a value may show it, and who reads a journal's log is not who called.
+        self.discreet = f"{what}: {_said(error)}" if error else what
 
 
 class Codec:
@@ -55,8 +60,8 @@ class Codec:
       an int may stand for a float and a bool for an int, and stay what they are.
     - A value of a subclass of str, int, float, list, dict, datetime and their like arrives as one
       of the annotated class; one of a subclass of a dataclass, struct or model is a `TypeError`.
-    - A dataclass comes back field by field, without `__init__` and `__post_init__`; a struct and
-      a named tuple by their constructors; a pydantic model by its validators, and must be equal.
+    - A dataclass or a struct is made by its constructor and gets the fields that it had. A
+      pydantic model is made by its validators, and must come back equal.
     - A datetime comes back as the same instant: in its zone if that is a `ZoneInfo`, else at its
       offset from UTC. A naive one stays naive.
     - An enum is written by value, or by name if its values are neither all int nor all str.
@@ -129,8 +134,10 @@ class Codec:
         """The arguments; `Unreadable` if the function has become another."""
         try:
             return self._call(self._read(_load(text)))
-        except (_Wrong, ValueError, RecursionError) as error:
-            raise Unreadable(f"the arguments of {self._shown} cannot be read: {error}") from error
+        except _Wrong as error:
+            raise Unreadable(f"{self._shown} cannot be called: {error.discreet}") from error
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"the text of a call of {self._shown} is damaged: {error}") from error
 
     def arguments(self, text: str) -> dict[str, Any]:
         """The arguments by parameter name, defaults applied; `Unreadable` as above."""
@@ -151,7 +158,7 @@ class Codec:
         try:
             return self._result.read(_load(text))
         except Exception as error:  # the user's classes may raise anything
-            raise Unreadable(f"the result of {self._shown} cannot be read: {error}") from error
+            raise Unreadable(f"a result of {self._shown} cannot be read: {_said(error)}") from error
 
     def _form(self, annotation: Any, parameter: inspect.Parameter | None = None) -> Form:
         try:
@@ -211,7 +218,7 @@ class Codec:
             try:
                 values[name] = form.read(inner)
             except Exception as error:
-                raise _Wrong(f"the argument {name!r} does not fit: {error}") from error
+                raise _Wrong(f"the argument {name!r} does not fit", error) from error
         for name in self._needed:
             if name not in values:
                 raise _Wrong(f"there is no argument {name!r}")
@@ -239,6 +246,10 @@ class Codec:
             else:
                 args.append(values[name])
         return tuple(args), kwargs
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, Misfit | TypeError) else type(error).__name__
 
 
 def _told(error: Exception) -> Exception | None:

@@ -1,6 +1,5 @@
 """The forms of classes: records with named fields, enums, unions, and what pydantic knows."""
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from enum import Flag
@@ -86,22 +85,17 @@ class Keys(Record):
         return table
 
 
-def dataclass_maker(cls: Any) -> Make:
-    """Makes an instance of its fields as `copy.copy` does: `__init__` has had its turn."""
-    fields = dataclasses.fields(cls)
+def maker(cls: Any, names: Iterable[str], put: Callable[[Any, str, Any], None]) -> Make:
+    """Makes an instance by the constructor, which takes `names`; `put` sets a field of it.
+
+    All fields are set again to what they were: a `__post_init__` changes nothing a second time.
+    """
+    taken = frozenset(names)
 
     def make(values: dict[str, Any]) -> Any:
-        made = cls.__new__(cls)
-        for field in fields:
-            if field.name in values:
-                value = values[field.name]
-            elif field.default is not dataclasses.MISSING:
-                value = field.default
-            elif field.default_factory is not dataclasses.MISSING:
-                value = field.default_factory()
-            else:
-                raise Misfit(f"{cls.__qualname__} needs {field.name!r}")
-            object.__setattr__(made, field.name, value)
+        made = cls(**{name: value for name, value in values.items() if name in taken})
+        for name, value in values.items():
+            put(made, name, value)
         return made
 
     return make
@@ -193,8 +187,6 @@ class OneOf(Form):
                 return form.read(it)
             except Exception:  # noqa: BLE001, S112 - whatever a class says of what is not for it
                 continue
-        if tag_of(plain) == self.tag:
-            return self.read(plain["v"])
         raise self.wanted(plain)
 
 
@@ -237,6 +229,14 @@ class Checked(Form):
             raise Misfit(f"{self.tag} is wanted, and msgspec says: {error}") from None
 
 
+def _without_values(error: Any) -> str:
+    """What pydantic says, in one line."""
+    if not hasattr(error, "errors"):
+        return str(error)
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in found)
+
+
 class Foreign(Form):
     """A class that tells pydantic what it is: it must come back equal and of the same type."""
 
@@ -255,7 +255,9 @@ class Foreign(Form):
             )
             back = self._validated(plain)
         except Exception as error:  # validators are the user's own
-            raise Misfit(f"{self.tag} is wanted, and pydantic says: {error}") from error
+            raise Misfit(
+                f"{self.tag} is wanted, and pydantic says: {_without_values(error)}"
+            ) from error
         if type(back) is not type(value) or back != value:
             what = type(value).__qualname__
             raise Misfit(f"{self.tag} is wanted, and this {what} does not come back equal")

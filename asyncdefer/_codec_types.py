@@ -28,7 +28,7 @@ from asyncdefer._codec_classes import (
     OneOf,
     Other,
     Record,
-    dataclass_maker,
+    maker,
 )
 from asyncdefer._codec_values import (
     ANYTHING,
@@ -207,12 +207,14 @@ class Types:
         if issubclass(cls, Enum):
             return Member(tag, cls)
         names: Iterable[str] | None = None
-        make: Make = lambda values: cls(**values)  # noqa: E731 - as two of the three are made
+        make: Make = lambda values: cls(**values)  # noqa: E731 - as a named tuple is made
         if issubclass(cls, _STRUCT):
             names = cls.__struct_fields__
+            make = maker(cls, cls.__struct_fields__, msgspec.structs.force_setattr)
         elif hasattr(cls, "__dataclass_fields__") and not _is_built_in(cls):
-            names = [field.name for field in dataclasses.fields(cls)]
-            make = dataclass_maker(cls)
+            fields = dataclasses.fields(cls)
+            names = [field.name for field in fields]
+            make = maker(cls, [field.name for field in fields if field.init], object.__setattr__)
         elif issubclass(cls, _TUPLE):
             names = getattr(cls, "_fields", None)
         elif typing.is_typeddict(cls) or hasattr(cls, "__required_keys__"):

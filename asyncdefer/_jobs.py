@@ -166,7 +166,7 @@ class Jobs(Recording, ABC):
             self._end(call, verdict, run, now)
         else:
             self._run_again(run, verdict, outcome.error)
-        if agenda.lanes.standing and not self._awake and agenda.startable():
+        if (agenda.lanes.standing and not self._awake and agenda.startable()) or self.more:
             self.wake()
         if self._joiners:
             self._settle_joiners()

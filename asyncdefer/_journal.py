@@ -309,9 +309,9 @@ class Journal:
             claim = self._claims[0]
             if claim.behind is not None and not claim.behind.through and not claim.behind.error:
                 break
-            self._claims.popleft()
             if not await self._ask(claim):
                 return False
+            self._claims.popleft()
         return True
 
     async def _ask(self, claim: Claim) -> bool:
@@ -333,7 +333,6 @@ class Journal:
             claim.error = as_journal_error(error)
             self._failed(claim.error)
             claim.wake()
-            self._claims.append(claim)
             return False
         claim.through = True
         claim.arrived(claim, rows)

@@ -177,6 +177,8 @@ class Loop(Recurring):
 
     def one_shots(self) -> bool:
         """Something runs or waits that is no run of a schedule, and not only for a resume."""
+        if self.books.beyond:
+            return True
         if not self.schedules:
             return bool(self.runs) or len(self.agenda) > 0
         if any(run.call.more.schedule is None for run in self.runs.values()):

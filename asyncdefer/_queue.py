@@ -299,9 +299,10 @@ class Queue(Calls):
         `ValueError` for a job that has not failed or whose key has a waiting call by now.
         """
         scheduler, number = self._started(), _number(id)
-        await scheduler.look_up(number)
+        held = await scheduler.look_up(number)
         handle = scheduler.redrive(number)
         await scheduler.recorded()
+        del held  # a call that is far in the future is known as long as somebody holds it
         return handle
 
     async def discard(self, id: str) -> bool:  # noqa: A002 - as above
@@ -310,9 +311,10 @@ class Queue(Calls):
         `ValueError` for a job that runs.
         """
         scheduler, number = self._started(), _number(id)
-        await scheduler.look_up(number)
+        held = await scheduler.look_up(number)
         done = scheduler.discard(number)
         await scheduler.recorded()
+        del held  # as above
         return done
 
     @overload

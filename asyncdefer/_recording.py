@@ -78,6 +78,7 @@ class Recording:
         self._told: set[Running] = set()  # runs that the close has cancelled
         self.near = FAR  # calls with an eta from here on are rows only
         self.claim_at: int | None = None  # when, on the wall clock, to look what has come near
+        self.more = False  # rows are due for memory, as soon as it has room
         self._accounted: set[int] = set()  # ids that gave way here, and will in the store
         self.schedules: dict[Key, Schedule] = {}
 

@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores import _group, _lock, _reads, _schema
-from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Unknown, Written
+from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Row, Unknown, Written
 from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, told
+from asyncdefer.stores._fold import LIVE
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ class File:
             return Opened(
                 last_id=meta["last_id"],
                 clean=bool(meta["clean"]),
-                counts={state: meta[state] for state in _group.LIVE},
+                counts={state: meta[state] for state in LIVE},
                 notes=dict(db.execute("SELECT name, value FROM asyncdefer_notes")),
             )
 
@@ -286,13 +287,13 @@ class File:
 
     # -- the verbs
 
-    def write(self, commands: Sequence[Command]) -> Written:
+    def write(self, commands: Sequence[Command]) -> tuple[Written, list[Row]]:
         changes = [change for command in commands for change in command]
         adds = any(type(change) is Add for change in changes)
         return self._with_room(lambda: self._write(changes), adds=adds)
 
-    def _write(self, changes: Sequence[Change]) -> Written:
-        def work(db: sqlite3.Connection) -> Written:
+    def _write(self, changes: Sequence[Change]) -> tuple[Written, list[Row]]:
+        def work(db: sqlite3.Connection) -> tuple[Written, list[Row]]:
             written = _group.write(db, changes)
             if written is None:
                 db.execute("ROLLBACK")

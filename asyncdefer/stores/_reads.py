@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from asyncdefer.stores._base import START, Place, Row
-from asyncdefer.stores._group import LIVE, SCHEDULED
+from asyncdefer.stores._fold import LIVE, SCHEDULED
 
 T = TypeVar("T")
 
@@ -74,44 +74,54 @@ def _rows(found: Iterable[Any]) -> Iterator[Row]:
 class Greeting:
     """What an owner has of the rows that were there when it came.
 
-    All rows are its own, there being nobody else; but it has not heard of them yet. So a claim
-    brings the running and pinned ones once, and the others in eta order: those up to `upto` came.
+    There is nobody else who could have them; but a row is news until the owner has heard of it,
+    by a claim or by writing it. A first claim brings the running and pinned ones, and every claim
+    others in eta order: so all up to `upto` came, and of the later ones those in `ours`.
     """
 
     def __init__(self, last_id: int) -> None:
-        self._last_id = last_id
-        self._heard: set[int] | None = set()  # by key or id, or written, before the first claim
+        self._last_id = last_id  # later ids are of this owner
         self._upto = START
+        self._ours: dict[int, Place] = {}
+        self._greeted = False
+        self._prune = 1_000
 
-    def heard(self, ids: Iterable[int]) -> None:
-        if self._heard is not None:
-            self._heard.update(ids)
-
-    def _has(self, row: Row) -> bool:
-        return row.id > self._last_id or (self._heard is not None and row.id in self._heard)
-
-    def coming(self, db: sqlite3.Connection, until: int, limit: int, after: Place) -> list[Row]:
+    def coming(
+        self, db: sqlite3.Connection, until: int, limit: int, after: Place
+    ) -> tuple[list[Row], list[Row]]:
         """What a claim brings: what nobody had, and up to `limit` waiting rows in eta order."""
         at, number = min(after, self._upto)
-        waiting = _rows(
-            chain(
-                db.execute(_COMING_NOW, (at, number, until)), db.execute(_COMING, (at, until))
-            )
-        )
+        now = db.execute(_COMING_NOW, (at, number, until))
+        waiting = _rows(chain(now, db.execute(_COMING, (at, until))))
         if self._upto < after:
             waiting = (row for row in waiting if _place(row) > after or not self._has(row))
         rows = list(islice(waiting, limit))
-        if self._heard is None:
-            return rows
-        left = (*_rows(db.execute(_RUNNING)), *_rows(db.execute(_PINNED)))
-        return [*(row for row in left if not self._has(row)), *rows]
+        if self._greeted:
+            return [], rows
+        left = chain(_rows(db.execute(_RUNNING)), _rows(db.execute(_PINNED)))
+        return [row for row in left if not self._has(row)], rows
+
+    def _has(self, row: Row) -> bool:
+        return row.id > self._last_id or row.id in self._ours
 
     def came(self, rows: list[Row], until: int, limit: int) -> None:
-        """The owner has what a claim brought."""
-        self._heard = None
-        full = limit > 0 and len(rows) >= limit
-        upto = _place(rows[-1]) if full else (until, _GREATEST) if limit > 0 else START
-        self._upto = max(self._upto, upto)
+        """The waiting rows that a claim brought are the owner's, and what nobody had."""
+        if len(rows) < limit:
+            self._upto = max(self._upto, (until, _GREATEST))
+        elif rows:
+            self._upto = max(self._upto, _place(rows[-1]))
+        if not self._greeted or len(self._ours) > self._prune:
+            self._ours = {id: place for id, place in self._ours.items() if place > self._upto}
+            self._prune = max(1_000, 2 * len(self._ours))
+        self._greeted = True
+
+    def has(self, rows: Iterable[Row]) -> None:
+        """The owner has these, having written or named them."""
+        for row in rows:
+            if row.id <= self._last_id:
+                place = _place(row) if row.state == SCHEDULED else START
+                if not self._greeted or place > self._upto:
+                    self._ours[row.id] = place
 
 
 def named(db: sqlite3.Connection, keys: Sequence[tuple[str, str]], ids: Sequence[int]) -> list[Row]:

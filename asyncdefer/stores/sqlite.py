@@ -76,7 +76,9 @@ class SQLiteStore:
         if within is not None:
             raise JournalError("this store does not write within a transaction of the caller's")
         desk = self._of(owner)
-        return await desk.patiently(lambda: desk.file.write(commands))
+        written, rows = await desk.patiently(lambda: desk.file.write(commands))
+        desk.greeting.has(rows)
+        return written
 
     async def claim(
         self,
@@ -91,15 +93,14 @@ class SQLiteStore:
     ) -> list[Row]:
         """As the contract says. There is one owner, and all rows are its own: nothing is written."""
         desk = self._of(owner)
+        greeting = desk.greeting
         if keys or ids:
-            return await desk.read(lambda db: _reads.named(db, keys, ids))
-        if desk.greeted:
-            return await desk.read(lambda db: _reads.coming(db, until, limit, after))
-        rows = await desk.read(
-            lambda db: [*_reads.nobodys(db), *_reads.coming(db, until, limit, after)]
-        )
-        desk.greeted = True
-        return rows
+            rows = await desk.read(lambda db: _reads.named(db, keys, ids))
+            greeting.has(rows)
+            return rows
+        left, rows = await desk.read(lambda db: greeting.coming(db, until, limit, after))
+        greeting.came(rows, until, limit)
+        return left + rows
 
     async def renew(self, owner: Owner, *, now: int, until: int) -> None:
         """As the contract says; up to 20,000 rows go, a thousand at a time."""
@@ -151,7 +152,9 @@ class SQLiteStore:
         self._desk = desk = _Desk(File(self._path, self._synchronous, owner))
         try:
             await _to_the_end(desk.sit())
-            return await desk.patiently(desk.file.open)
+            opened = await desk.patiently(desk.file.open)
+            desk.greeting = _reads.Greeting(opened.last_id)
+            return opened
         except BaseException:
             await self._end(clean=False)
             raise
@@ -185,8 +188,7 @@ class _Desk:
 
     def __init__(self, file: File) -> None:
         self.file = file
-        self.greeted = False
-        """A claim has brought the rows that nobody had when the owner came."""
+        self.greeting = _reads.Greeting(0)
         self._pid = os.getpid()
         self._thread: aiosqlite.Connection | None = None
 

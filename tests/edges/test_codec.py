@@ -41,7 +41,7 @@ class Options(TypedDict, total=False):
     name: str
 
 
-def told(*args: Unpack[tuple[int, str]], **options: Unpack[Options]) -> None: ...
+def told(*args: *tuple[int, str], **options: Unpack[Options]) -> None: ...
 
 
 class Thing:
@@ -161,7 +161,7 @@ class TestTheText:
     def test_names_that_are_not_ascii_or_look_like_ours(self) -> None:
         """Any name that Python takes is fine."""
 
-        def odd(größe: int, _free0: int, type: int = 0, bind: int = 0, f0: int = 0) -> None: ...  # noqa: A002
+        def odd(größe: int, _free0: int, type: int = 0, bind: int = 0, f0: int = 0) -> None: ...  # noqa: A002, PLC2401
 
         assert trip(odd, 1, 2, f0=3) == '{"größe":1,"_free0":2,"f0":3}'
         assert trip(odd, 1, 2, 3, 4, 5).endswith('"type":3,"bind":4,"f0":5}')
@@ -246,9 +246,9 @@ class TestLimits:
         for _ in range(100_000):
             far = [far]
         for value in ([deep], endless, round_and_round, far):
-            with pytest.raises(ValueError, match="'a' cannot be kept .* more than 100 levels"):
+            with pytest.raises(ValueError, match=r"'a' cannot be kept .* more than 100 levels"):
                 codec(untyped).encode((value,), {})
-        with pytest.raises(ValueError, match="the result cannot be kept .* more than 100 levels"):
+        with pytest.raises(ValueError, match=r"the result cannot be kept .* more than 100 levels"):
             codec(untyped).encode_result(endless)
 
     def test_a_deep_text(self) -> None:
@@ -319,17 +319,24 @@ class TestResults:
 
     @pytest.mark.parametrize(
         ("fn", "value"),
-        [(every, 5), (send, "5"), (send, None), (untyped, Thing()), (untyped, "\ud800"), (max, max)],
+        [
+            (every, 5),
+            (send, "5"),
+            (send, None),
+            (untyped, Thing()),
+            (untyped, "\ud800"),
+            (max, max),
+        ],
     )
     def test_a_result_that_cannot_be_recorded(self, fn: Callable[..., Any], value: Any) -> None:
         """A `TypeError`, which names the result."""
-        with pytest.raises(TypeError, match="^send: the result "):
+        with pytest.raises(TypeError, match=r"^send: the result "):
             codec(fn).encode_result(value)
 
     def test_a_result_of_another_time(self) -> None:
         """What the annotation of today does not take is `Unreadable`."""
         for text in ('"5"', "", "{", '{"$":"nope","v":1}'):
-            with pytest.raises(Unreadable, match="the result of send cannot be read"):
+            with pytest.raises(Unreadable, match="a result of send cannot be read"):
                 codec(send).decode_result(text)
 
 
@@ -343,7 +350,9 @@ class TestWhatIsInside:
 
         assert trip(take, 1, ["a"], z=(2,)) == '{"x":1,"y":["a"],"z":{"$":"tuple","v":[2]}}'
         assert codec(take).encode_result(5) == "5"
-        with pytest.raises(TypeError, match="'x' cannot be kept .* a name that is not to be found"):
+        with pytest.raises(
+            TypeError, match=r"'x' cannot be kept .* a name that is not to be found"
+        ):
             codec(take).encode((Thing(), [], ()), {})
 
     def test_one_that_can_be_beside_one_that_cannot(self) -> None:

@@ -1,5 +1,7 @@
 """Every promise holds on asyncio's own loop and on uvloop, on a clock that the test moves."""
 
+import copy
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +12,9 @@ import pytest
 from asyncdefer import Queue, Task
 from asyncdefer._task import name_of, schedulable
 from asyncdefer.pytest_plugin import started
+from asyncdefer.stores._base import Store
+from asyncdefer.stores.memory import MemoryStore
+from asyncdefer.stores.sqlite import SQLiteStore
 from asyncdefer.testing import VirtualClock
 
 LOOPS = [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
@@ -71,3 +76,40 @@ def queue(
 def clock(defer_clock: VirtualClock) -> VirtualClock:
     """The clock of `queue`."""
     return defer_clock
+
+
+class Disk:
+    """Where a program keeps its journal, and what a crash leaves of it."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.crashes = 0
+        self._memory = MemoryStore()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"timers-{self.crashes}.db"
+
+    def store(self) -> Store:
+        """The store as a program finds it when it starts."""
+        return self._memory if self.kind == "memory" else SQLiteStore(self.path)
+
+    def crash(self) -> None:
+        """All that is not written by now is lost; who is still there writes to another disk."""
+        before = self.path
+        self.crashes += 1
+        if self.kind == "memory":
+            self._memory = copy.deepcopy(self._memory)
+            for lease in self._memory._leases.values():  # whoever comes later finds it run out
+                lease.until = -(1 << 62)
+        else:
+            for suffix in ("", "-wal"):
+                if Path(f"{before}{suffix}").exists():
+                    shutil.copy(f"{before}{suffix}", f"{self.path}{suffix}")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Disk:
+    """A disk for a journal, real or not."""
+    return Disk(request.param, tmp_path)

@@ -42,14 +42,16 @@ class Write:
 
 @dataclass(frozen=True)
 class Claim:
-    """`until` and `after` count from `NOW`; `next`: after the last row that was claimed."""
+    """`until` and `after` count from `NOW`; `after=None` goes on from the farthest place.
+
+    Nobody asks from beyond the place that it has come to, as no queue does.
+    """
 
     until: int = 3
     limit: int = 9
     after: Place | None = None
     keys: tuple[tuple[str, str], ...] = ()
     ids: tuple[int, ...] = ()
-    next: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ class Renew:
 
 @dataclass(frozen=True)
 class Reopen:
-    """By another owner; `crash`: the one before did not close."""
+    """By another owner, which begins with a claim; `crash`: the one before did not close."""
 
     crash: bool = False
+    first: Claim = Claim()
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ Step = Write | Claim | Renew | Reopen | Look
 # -- both
 
 
-Report = object
+Report = Any  # what can be compared
 
 
 def report_of_write(written: Written) -> Report:
@@ -147,31 +150,34 @@ class Pair:
         self.sides = one, other
         self.now = NOW
         self.owner = new_owner()
-        self.last = START  # the place of the last row that was claimed
+        self.upto = START  # as far as it has claimed
 
-    async def both(self, order: Callable[[Side], Any]) -> Report:
+    async def both(self, order: Callable[[Side], Any], what: object) -> Report:
         """What both report, which must be the same."""
-        reports = [await order(side) for side in self.sides]
-        assert reports[0] == reports[1]
-        return reports[0]
+        one, other = [await order(side) for side in self.sides]
+        assert one == other, f"{what}\nin memory: {one}\n    other: {other}"
+        return one
 
     async def open(self) -> None:
-        self.owner = new_owner()
-        await self.both(lambda side: side.open(self.owner, self.now))
+        self.owner, self.upto = new_owner(), START
+        await self.both(lambda side: side.open(self.owner, self.now), "open")
 
     async def do(self, step: Step) -> None:
         """A step, and a look at all rows."""
-        report = await self.both(lambda side: self.done(side, step))
-        if isinstance(step, Claim) and isinstance(report, tuple) and report[-1]:
-            row: Row = report[-1][-1]
-            self.last = row.at, row.id
-        if isinstance(step, Reopen):
-            self.now += 2 * LEASE if step.crash else 1
-            await self.open()
-        await self.agree()
-
-    async def agree(self) -> None:
-        await self.both(lambda side: rows_of(side.store))
+        report = await self.both(lambda side: self.done(side, step), step)
+        match step:
+            case Claim(keys=(), ids=()):
+                rows: list[Row] = report[-1]
+                full = len(rows) >= step.limit
+                upto = (rows[-1].at, rows[-1].id) if full else (NOW + step.until, 1 << 62)
+                self.upto = max(self.upto, upto)
+            case Reopen(crash, first):
+                self.now += 2 * LEASE if crash else 1
+                await self.open()
+                await self.do(first)
+            case _:
+                pass
+        await self.both(lambda side: rows_of(side.store), f"rows after {step}")
 
     async def done(self, side: Side, step: Step) -> Report:
         store, now, owner = side.store, self.now, self.owner
@@ -191,13 +197,13 @@ class Pair:
                 return await rows_of(store, **dict(filters))
 
     async def claimed(self, store: Store, step: Claim) -> list[Row]:
-        place = START if step.after is None else (NOW + step.after[0], step.after[1])
+        after = self.upto if step.after is None else (NOW + step.after[0], step.after[1])
         return await store.claim(
             self.owner,
             now=self.now,
             until=NOW + step.until,
             limit=step.limit,
-            after=self.last if step.next else place,
+            after=min(after, self.upto),
             keys=step.keys,
             ids=step.ids,
         )
@@ -258,7 +264,7 @@ commands = st.lists(changes, min_size=1, max_size=4).map(tuple)
 writes = st.lists(commands, min_size=1, max_size=4).map(tuple).map(Write)
 spoiled = st.builds(lambda write, at: Write((*write.commands[:at], (BAD,), *write.commands[at:])), writes, st.integers(0, 3))  # fmt: skip
 claims = st.one_of(
-    st.builds(Claim, st.integers(-1, 4), st.integers(1, 4), st.none() | places, next=st.booleans()),
+    st.builds(Claim, st.integers(-1, 4), st.integers(1, 4), st.none() | places),
     st.builds(Claim, keys=st.lists(names, min_size=1).map(tuple), ids=st.lists(ids).map(tuple)),
     st.builds(Claim, ids=st.lists(ids, min_size=1).map(tuple)),
 )
@@ -273,7 +279,7 @@ FILTERS: dict[str, st.SearchStrategy[Any]] = {
 looks = st.fixed_dictionaries({}, optional=FILTERS).map(lambda each: Look(tuple(each.items())))
 step: st.SearchStrategy[Step] = st.one_of(
     writes, writes, claims, claims, looks, spoiled,
-    st.builds(Renew, st.integers(0, 2)), st.builds(Reopen, st.booleans()),
+    st.builds(Renew, st.integers(0, 2)), st.builds(Reopen, st.booleans(), st.builds(Claim, st.integers(-1, 4), st.integers(1, 4))),
 )  # fmt: skip
 filled = st.lists(rows, min_size=2, max_size=9).map(lambda rows: Write((tuple(map(Add, rows)),)))
 steps = st.builds(lambda first, others: [first, *others], filled, st.lists(step, max_size=20))
@@ -350,8 +356,7 @@ def random_step(random: Random, there: dict[int, str], now: int) -> Step:
         return random_write(random, there, now)
     if draw < 0.7:
         after = random.choice((None, (random.choice(TIMES), random.choice(known))))
-        goes_on = random.random() < 0.5
-        return Claim(random.randint(-1, 4), random.randint(1, 9), after, next=goes_on)
+        return Claim(random.randint(-1, 4), random.randint(1, 9), after)
     if draw < 0.8:
         names = [(random.choice(TASKS), random.choice("ab")) for _ in range(random.randint(0, 3))]
         return Claim(keys=tuple(names), ids=tuple(random.choices(known, k=random.randint(1, 4))))
@@ -359,7 +364,8 @@ def random_step(random: Random, there: dict[int, str], now: int) -> Step:
         return random_look(random, known)
     if draw < 0.92:
         return Renew(random.randint(0, 1))
-    return Reopen(random.random() < 0.3)
+    first = Claim(random.randint(-1, 4), random.randint(1, 9))
+    return Reopen(random.random() < 0.3, first)
 
 
 async def drive(kind: Kind, folder: Path, seed: int, length: int) -> None:

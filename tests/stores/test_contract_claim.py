@@ -132,14 +132,6 @@ async def test_an_owner_hears_of_its_own_rows_behind_the_place(desk: Desk) -> No
     assert await desk.claimed(after=(NOW + 4, 4)) == [1]
 
 
-async def test_what_a_gone_owner_left_comes_from_anywhere(store: Store) -> None:
-    """The place is for the owner's own rows only."""
-    await leave(store, *[Add(row(id, at=NOW + id)) for id in (1, 2, 3)])
-    async with opened_desk(store) as desk:
-        assert await desk.claimed(after=(NOW + 2, 2)) == [1, 2, 3]
-        assert await desk.claimed(after=(NOW + 2, 2)) == [3]
-
-
 async def test_a_claim_changes_nothing_that_is_seen(survived: Survived) -> None:
     """A running row stays running, with the attempt it had: the queue decides."""
     rows = [

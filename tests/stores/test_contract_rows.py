@@ -53,6 +53,15 @@ async def test_a_lost_add_replaces_nobody(desk: Desk, grouped: Grouping) -> None
     assert await desk.rows() == [row(1, "k"), row(2, "other")]
 
 
+async def test_a_lost_add_is_replaced_by_nobody(desk: Desk, grouped: Grouping) -> None:
+    """It is not there for the newer row of its key either."""
+    before = [row(1, "a"), row(2, "b", "running"), row(3)]
+    await desk.write(*map(Add, before))
+    adds = [Add(row(id, "k")) for id in (1, 2, 3, 4)]
+    assert told(await grouped(desk, *adds)) == ({1, 2, 3}, set())
+    assert await desk.rows() == [*before, row(4, "k")]
+
+
 async def test_an_id_that_has_gone_is_free(desk: Desk, grouped: Grouping) -> None:
     """A row may be added, dropped and added again."""
     changes = Add(row(1, "a")), Drop(1, "scheduled"), Add(row(1, "b", arguments="[2]"))
