@@ -136,7 +136,7 @@ class Codec:
             return self._call(self._read(_load(text)))
         except _Wrong as error:
             raise Unreadable(f"{self._shown} cannot be called: {error.discreet}") from error
-        except (ValueError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Unreadable(f"the text of a call of {self._shown} is damaged: {error}") from error
 
     def arguments(self, text: str) -> dict[str, Any]:

@@ -188,4 +188,4 @@ def _same(
 
 
 def _without_time(options: Options) -> Options:
-    return structs.replace(options, eta=UNSET, delay=UNSET)
+    return structs.replace(options, eta=UNSET, delay=UNSET, key=UNSET)

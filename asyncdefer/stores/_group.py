@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Final
 
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Set, Written
+from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Written
 from asyncdefer.stores._fold import LIVE, Fold, Found, Key, Surprise, arrivals
 
 _Shape = tuple[bool, bool]

@@ -111,7 +111,8 @@ class Greeting:
         elif rows:
             self._upto = max(self._upto, _place(rows[-1]))
         if not self._greeted or len(self._ours) > self._prune:
-            self._ours = {id: place for id, place in self._ours.items() if place > self._upto}
+            ours = ((number, at) for number, at in self._ours.items() if at > self._upto)
+            self._ours = dict(ours)
             self._prune = max(1_000, 2 * len(self._ours))
         self._greeted = True
 

@@ -110,11 +110,14 @@ class Side:
     """One of the two stores, and who has it open."""
 
     kind: Kind
-    folder: Path
+    room: Path
+    folder: Path = field(init=False)
     store: Store = field(init=False)
     opening: AbstractAsyncContextManager[Opened] | None = None
+    crashes: int = 0
 
     def __post_init__(self) -> None:
+        self.folder = self.room
         self.store = self.kind.make(self.folder)
 
     async def open(self, owner: Owner, now: int) -> Report:
@@ -127,12 +130,14 @@ class Side:
             await opening.__aexit__(None, None, None)
 
     async def crash(self) -> None:
-        crashed = self.kind.crashed(self.store, self.folder)
+        self.crashes += 1
+        there = self.room / f"crash{self.crashes}"
+        crashed = self.kind.crashed(self.store, self.folder, there)
         if crashed is self.store:
             self.opening = None  # nobody ends it
         else:
             await self.close()
-            self.folder /= "crashed"
+            self.folder = there
         self.store = crashed
 
     async def report(self, ask: Callable[[], Any]) -> Report:

@@ -51,7 +51,7 @@ def again(kind: Kind, store: Store, tmp_path: Path) -> Callable[[], Store]:
 @pytest.fixture
 def crashed(kind: Kind, store: Store, tmp_path: Path) -> Callable[[], Store]:
     """`crashed()` is the store as the program would find it had it died now."""
-    return partial(kind.crashed, store, tmp_path)
+    return partial(kind.crashed, store, tmp_path, tmp_path / "crashed")
 
 
 @pytest.fixture

@@ -167,8 +167,8 @@ class Memory:
         """What the program finds when it starts again."""
         return store
 
-    def crashed(self, store: Store, folder: Path) -> Store:
-        """What the program would find if it died now, without a close."""
+    def crashed(self, store: Store, folder: Path, there: Path) -> Store:
+        """What the program would find if it died now, without a close; `there`: room for it."""
         return store
 
 
@@ -185,8 +185,7 @@ class SQLite:
     def again(self, store: Store, folder: Path) -> Store:
         return self.make(folder)
 
-    def crashed(self, store: Store, folder: Path) -> Store:
-        there = folder / "crashed"
+    def crashed(self, store: Store, folder: Path, there: Path) -> Store:
         there.mkdir()
         for name in ("journal.db", "journal.db-wal"):
             if (folder / name).exists():
