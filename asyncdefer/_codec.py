@@ -219,6 +219,10 @@ class Codec:
                 values[name] = form.read(inner)
             except Exception as error:
                 raise _Wrong(f"the argument {name!r} does not fit", error) from error
+            if self._parameters[name].kind is _KWARGS:
+                for other in values[name]:
+                    if other in self._parameters and other not in (name, *self._firm):
+                        raise _Wrong(f"{other!r} of {name!r} has become a parameter")
         for name in self._needed:
             if name not in values:
                 raise _Wrong(f"there is no argument {name!r}")

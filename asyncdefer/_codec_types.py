@@ -1,5 +1,6 @@
 """Which form an annotation asks for. What cannot be resolved counts as `Any`."""
 
+import builtins
 import collections.abc as abc
 import dataclasses
 import importlib
@@ -217,7 +218,7 @@ class Types:
             make = maker(cls, [field.name for field in fields if field.init], object.__setattr__)
         elif issubclass(cls, _TUPLE):
             names = getattr(cls, "_fields", None)
-        elif typing.is_typeddict(cls) or hasattr(cls, "__required_keys__"):
+        elif hasattr(cls, "__required_keys__"):
             required = cls.__required_keys__
             return Keys(
                 tag,
@@ -242,7 +243,7 @@ def _is_class(annotation: Any) -> bool:
 
 def _is_built_in(cls: Any) -> bool:
     """It has more to it than its fields: a list, a dict, an exception."""
-    return any(base.__module__ == "builtins" for base in cls.__mro__[:-1])
+    return any(getattr(builtins, base.__name__, None) is base for base in cls.__mro__[:-1])
 
 
 def _shown(annotation: Any) -> str:
@@ -258,9 +259,8 @@ def _qualifier(annotation: Any) -> str | None:
 
 def unpacked(annotation: Any) -> bool:
     """It is `*tuple[int, str]` or `Unpack[…]`."""
-    return typing.get_origin(annotation) is typing.Unpack or bool(
-        getattr(annotation, "_unpacked__", False)
-    )
+    own = typing.get_origin(annotation) is typing.Unpack
+    return own or getattr(annotation, "__unpacked__", False) is True
 
 
 def _filled(annotation: Any, scope: Scope) -> Any:
@@ -294,7 +294,11 @@ def _hints(annotation: Any, cls: Any) -> dict[str, tuple[Any, Scope]]:
                 args = typing.get_args(_filled(base, scope))
                 scopes.setdefault(origin, _paired(getattr(origin, "__parameters__", ()), args))
         names = getattr(sys.modules.get(owner.__module__), "__dict__", {})
-        local: dict[str, Any] = {**vars(owner), owner.__name__: owner}
+        local: dict[str, Any] = {it.__name__: it for it in getattr(owner, "__type_params__", ())}
+        local[owner.__name__] = owner
         for name, hint in inspect.get_annotations(owner).items():
-            found.setdefault(name, (resolved(hint, names, local), scope))
+            meant = resolved(hint, names, local)
+            if meant is UNRESOLVED:  # not at once: in `date: date = …` the field hides the class
+                meant = resolved(hint, names, owner.__dict__)
+            found.setdefault(name, (meant, scope))
     return found

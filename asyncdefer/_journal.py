@@ -207,6 +207,7 @@ class Journal:
                     group.append(self._line.popleft())
                 if group:
                     await self._write(group)
+                    del group  # else it lives for as long as there is nothing else to write
                 ailing = bool(self._stuck or self._doubt)
             if self._room and not self.is_full:
                 self._give_room()

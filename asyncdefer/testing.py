@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from os import PathLike
 from typing import Final
@@ -47,6 +47,7 @@ class VirtualClock(Clock):
         self._steady = instant(start)
         self._shift = 0  # the wall clock against the steady one
         self._alarms: list[tuple[int, int, _Alarm]] = []
+        self._full = 64
         self._number = count()
         self._clients: list[Clocked] = []
         self._moving = False
@@ -59,6 +60,10 @@ class VirtualClock(Clock):
 
     def call_at(self, when: int, callback: Callable[[], object]) -> Alarm:
         alarm = _Alarm(callback)
+        if len(self._alarms) >= self._full:  # of those that were cancelled, most likely
+            self._alarms = [line for line in self._alarms if line[2].callback is not None]
+            heapify(self._alarms)
+            self._full = 2 * len(self._alarms) + 64
         heappush(self._alarms, (when, next(self._number), alarm))
         return alarm
 

@@ -22,9 +22,11 @@ _GROWN: Final = 64 << 20
 _PRAGMAS: Final[dict[str, int]] = {
     "fullfsync": 1,  # macOS has an fsync that is none
     "checkpoint_fullfsync": 1,
-    "journal_size_limit": 16 << 20,
-    "wal_autocheckpoint": 1_000,
-    "cache_size": -8_000,
+    # A group of a thousand changes all over the table writes more than a thousand pages, and a
+    # checkpoint after each of them would cost as much again.
+    "wal_autocheckpoint": 4_000,
+    "journal_size_limit": 32 << 20,
+    "cache_size": -16_000,  # KiB
     "temp_store": 2,  # no files but ours
     "mmap_size": 0,  # a truncated file is an error, not a SIGBUS
     "foreign_keys": 0,
@@ -289,7 +291,7 @@ class File:
 
     def write(self, commands: Sequence[Command]) -> tuple[Written, list[Row]]:
         changes = [change for command in commands for change in command]
-        adds = any(type(change) is Add for change in changes)
+        adds = Add in set(map(type, changes))
         return self._with_room(lambda: self._write(changes), adds=adds)
 
     def _write(self, changes: Sequence[Change]) -> tuple[Written, list[Row]]:

@@ -205,10 +205,8 @@ def arrivals(changes: Sequence[Change]) -> set[Key]:
     """The keys of rows that are to wait."""
     keys: set[Key] = set()
     for change in changes:
-        match change:
-            case Add(row) | Set(row):
-                if row.state == SCHEDULED and row.key is not None:
-                    keys.add((row.task, row.key))
-            case _:
-                pass
+        if isinstance(change, Add | Set):
+            row = change.row
+            if row.state == SCHEDULED and row.key is not None:
+                keys.add((row.task, row.key))
     return keys

@@ -2,12 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Final
+from itertools import chain, islice
+from typing import Final, cast
 
 from asyncdefer.errors import JournalError
 from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Written
-from asyncdefer.stores._fold import LIVE, Fold, Found, Key, Surprise, arrivals
+from asyncdefer.stores._fold import LIVE, SCHEDULED, Fold, Found, Key, Surprise, arrivals
 
 _Shape = tuple[bool, bool]
 
@@ -17,9 +17,9 @@ def write(db: sqlite3.Connection, changes: Sequence[Change]) -> tuple[Written, l
     if not changes:
         return Written(), []
     try:
-        if all(type(change) is Add for change in changes):
-            rows = [change.row for change in changes if type(change) is Add]
-            if all(row.key is None for row in rows):
+        if set(map(type, changes)) == {Add}:
+            rows = [change.row for change in cast("Sequence[Add]", changes)]
+            if all([row.key is None for row in rows]):  # noqa: C419 - a list is faster here
                 return _write_keyless(db, rows)
         fold = Fold(_last_id(db), complete=False)
         _read_waiting(db, arrivals(changes), fold)
@@ -47,7 +47,7 @@ def _write_keyless(db: sqlite3.Connection, rows: list[Row]) -> tuple[Written, li
     _insert(db, rows)  # an error if an id comes twice, or was there
     states = [row.state for row in rows]
     _count(db, {state: states.count(state) for state in LIVE})
-    db.execute(_RAISE_LAST_ID, (max(row.id for row in rows),))
+    db.execute(_RAISE_LAST_ID, (max([row.id for row in rows]),))
     return Written(), rows
 
 
@@ -84,13 +84,17 @@ def _last_id(db: sqlite3.Connection) -> int:
 
 
 def _read_waiting(db: sqlite3.Connection, keys: Iterable[Key], fold: Fold) -> None:
-    for key in keys:
-        row = db.execute(_WAITING, key).fetchone()
-        if row is None:
-            fold.waiting[key] = None
+    fold.waiting = dict.fromkeys(keys)
+    left = iter(fold.waiting)
+    while some := list(islice(left, _MANY)):
+        # A statement costs as much as three look-ups.
+        if len(some) == _MANY:
+            found = db.execute(_WAITING_OF_MANY, list(chain.from_iterable(some))).fetchall()
         else:
-            fold.waiting[key] = row[0]
-            fold.found[row[0]] = Found("scheduled", key)
+            found = [row for key in some for row in db.execute(_WAITING, key)]
+        for id, task, key in found:  # noqa: A001 - the field's name
+            fold.waiting[task, key] = id
+            fold.found[id] = Found(SCHEDULED, (task, key))
 
 
 def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) -> None:
@@ -109,8 +113,15 @@ def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) ->
 # To bind a None costs as much as to bind five texts, so each shape of a row has its own statement.
 
 _WAITING: Final = (
-    "SELECT id FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
+    "SELECT id, task, key FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
     "WHERE task = ? AND key = ? AND state = 'scheduled'"
+)
+_MANY: Final = 100
+_WAITING_OF_MANY: Final = (
+    f"WITH wanted (task, key) AS (VALUES {', '.join(['(?, ?)'] * _MANY)}) "
+    "SELECT jobs.id, jobs.task, jobs.key FROM wanted "
+    "CROSS JOIN asyncdefer_jobs AS jobs INDEXED BY asyncdefer_jobs_key "
+    "ON jobs.task = wanted.task AND jobs.key = wanted.key AND jobs.state = 'scheduled'"
 )
 _STATE: Final = "SELECT state, task, key FROM asyncdefer_jobs WHERE id = ?"
 _DELETE: Final = "DELETE FROM asyncdefer_jobs WHERE id = ? AND state = ?"
@@ -153,26 +164,20 @@ def _shape(row: Row) -> _Shape:
 
 
 def _insert(db: sqlite3.Connection, rows: list[Row]) -> None:
-    for shape, some in _by_shape(rows):
-        keyed, timed = shape
-        values: Iterator[tuple[object, ...]] = (
-            (r.id, r.task, r.state, r.at, 1 if r.pinned else 0, r.arguments, r.body) for r in some
-        )
-        if keyed or timed:
-            more = (_more(row) for row in some)
-            values = (value + extra for value, extra in zip(values, more, strict=True))
-        db.executemany(_INSERTIONS[shape], values)
-
-
-def _more(row: Row) -> tuple[object, ...]:
-    return tuple(value for value in (row.key, row.until) if value is not None)
-
-
-def _by_shape(rows: list[Row]) -> Iterator[tuple[_Shape, list[Row]]]:
-    shapes: dict[_Shape, list[Row]] = {}
-    for shape, some in groupby(rows, _shape):
-        shapes.setdefault(shape, []).extend(some)
-    return iter(shapes.items())
+    shapes: dict[_Shape, list[tuple[object, ...]]] = {shape: [] for shape in _SHAPES}
+    plain = shapes[False, False]
+    for row in rows:
+        values: tuple[object, ...] = (
+            row.id, row.task, row.state, row.at, 1 if row.pinned else 0, row.arguments, row.body
+        )  # fmt: skip
+        if row.key is None and row.until is None:
+            plain.append(values)
+        else:
+            more = tuple(value for value in (row.key, row.until) if value is not None)
+            shapes[_shape(row)].append(values + more)
+    for shape, some in shapes.items():
+        if some:
+            db.executemany(_INSERTIONS[shape], some)
 
 
 def _update(db: sqlite3.Connection, updates: list[tuple[Row, str]]) -> None:

@@ -78,6 +78,18 @@ class TestParameters:
         assert reads(later, text) == {"a": 1, "b": 5, "more": (2, 3)}
         assert Codec(later, "send").decode('{"a":1,"more":[]}') == ((1, 5), {})
 
+    def test_a_new_parameter_of_a_name_that_was_free(self) -> None:
+        """What a caller had put into `**rest` under that name is not mistaken for it."""
+
+        def earlier(a: int, /, *more: int, **rest: str) -> None: ...
+
+        def later(a: int, /, b: int = 5, *more: int, **rest: str) -> None: ...
+
+        text = Codec(earlier, "send").encode((1, 2), {"a": "x", "b": "y", "rest": "z"})[0]
+        assert reads(earlier, text)["rest"] == {"a": "x", "b": "y", "rest": "z"}
+        with pytest.raises(Unreadable, match="'b' of 'rest' has become a parameter"):
+            Codec(later, "send").decode(text)
+
     def test_another_default(self) -> None:
         """It is the one of the run, if the caller did not give one."""
 

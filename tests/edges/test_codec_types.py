@@ -156,6 +156,20 @@ Bare = collections.namedtuple("Bare", "a b")  # noqa: PYI024 - one without annot
 UserId = NewType("UserId", int)
 
 PARIS = zoneinfo.ZoneInfo("Europe/Paris")
+date = dt.date
+
+
+@dataclasses.dataclass
+class Shadow:
+    """A field of the name of its class, and a class that is only to be found inside."""
+
+    class Inner(enum.Enum):  # noqa: D106
+        ONE = 1
+
+    date: "date | None" = None
+    inner: "Inner" = Inner.ONE
+
+
 DAY = dt.date(2027, 3, 28)
 NOON = dt.datetime(2027, 3, 28, 12, 0, 0, 5)  # noqa: DTZ001 - a naive one is meant
 NAMES = st.text(max_size=5)
@@ -294,6 +308,7 @@ TABLE: list[tuple[Any, Any, str]] = [
     (Box[Box[dt.date]], Box(Box(DAY, [DAY]), []), '{"value":{"value":"2027-03-28","more":["2027-03-28"]},"more":[]}'),
     (Sized, Sized(1, [2], "m"), '{"value":1,"more":[2],"unit":"m"}'),
     (Pairs[dt.date], Pairs({"a": DAY}, [], DAY), '{"value":{"a":"2027-03-28"},"more":[],"key":"2027-03-28"}'),
+    (Shadow, Shadow(DAY), '{"date":"2027-03-28","inner":1}'),
     (Order, Order(1), '{"id":1}'),
     (Order, Order(1, "x"), '{"id":1,"note":"x"}'),
     (Event, Event(DAY, (Event(DAY),)), '{"at_day":"2027-03-28","parts":[{"at_day":"2027-03-28","parts":[]}]}'),
@@ -525,7 +540,7 @@ def test_another_zone_becomes_an_offset() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax came with Python 3.12")
 def test_aliases_and_parameters_of_python_3_12() -> None:
     """`type` statements, also recursive and generic ones, and functions with type parameters."""
-    names: dict[str, Any] = {"User": User, "date": dt.date}
+    names: dict[str, Any] = {"User": User, "date": dt.date, "dataclass": dataclasses.dataclass}
     source = """
 type Tree = int | list[Tree] | dict[str, Tree]
 type Pair[A] = tuple[A, A]
@@ -534,6 +549,10 @@ def pair(x: Pair[date]): ...
 def bound[V: User](x: "V"): ...
 class Held[V]:
     def __init__(self, x: V): ...
+@dataclass
+class Box[V]:
+    value: "V"
+def box(x: Box[date]): ...
 """
     exec(source, names)  # noqa: S102 - older Pythons could not read it in this file
     for name, value, wrong in [
@@ -541,6 +560,7 @@ class Held[V]:
         ("pair", (DAY, DAY), (DAY, 1)),
         ("bound", User(1), {"id": 1}),
         ("Held", 1, take),
+        ("box", names["Box"](DAY), names["Box"](1)),
     ]:
         made = Codec(names[name], name)
         text, now, _ = made.encode((value,), {})

@@ -264,8 +264,9 @@ DISTINCT: dict[str, object] = {
 }
 
 
-async def test_different_values_are_different_keys(queue: Queue, clock: VirtualClock) -> None:
+async def test_different_values_are_different_keys(defer_queue: Queue, clock: VirtualClock) -> None:
     """`1`, `1.0`, `True`, `"1"` and everything else that differs never fold together."""
+    queue = defer_queue
 
     @queue.task(defer=["value"])
     async def note(value: object) -> None: ...
@@ -304,8 +305,9 @@ EQUAL: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.parametrize("name", EQUAL)
-async def test_equal_values_are_one_key(queue: Queue, clock: VirtualClock, name: str) -> None:
+async def test_equal_values_are_one_key(defer_queue: Queue, clock: VirtualClock, name: str) -> None:
     """Equal values of one type fold together, whatever the order of their dicts and sets."""
+    queue = defer_queue
 
     @queue.task(defer=["value"])
     async def note(value: object) -> None: ...

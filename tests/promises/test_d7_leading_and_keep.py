@@ -483,9 +483,10 @@ async def test_a_failing_merge_leaves_everything_as_it_was(
 
 @pytest.mark.parametrize("meddling", ["enqueue", "cancel", "reschedule"])
 async def test_a_merge_that_uses_the_queue_harms_nobody(
-    queue: Queue, clock: VirtualClock, meddling: str
+    defer_queue: Queue, clock: VirtualClock, meddling: str
 ) -> None:
     """Refused or not, a merge that touches its own key breaks no books and stops no other job."""
+    queue = defer_queue
     handles: list[asyncdefer.Handle[Any]] = []
     meddled = False
 

@@ -35,8 +35,9 @@ DELAYS: dict[str, Callable[[int], float]] = {
 
 
 @pytest.mark.parametrize("name", DELAYS)
-async def test_the_calls_leave_one_job(queue: Queue, clock: VirtualClock, name: str) -> None:
+async def test_the_calls_leave_one_job(defer_queue: Queue, clock: VirtualClock, name: str) -> None:
     """However the etas of a key's calls move, one job and a bounded heap are left of them."""
+    queue = defer_queue
     delay, ran = DELAYS[name], list[int]()
 
     @queue.task(defer=["user"])
@@ -58,8 +59,9 @@ async def test_the_calls_leave_one_job(queue: Queue, clock: VirtualClock, name: 
     assert ran == [CALLS - 1]
 
 
-async def test_on_the_wall_clock_too(queue: Queue, clock: VirtualClock) -> None:
+async def test_on_the_wall_clock_too(defer_queue: Queue, clock: VirtualClock) -> None:
     """Calls with an eta leave as little as calls with a delay."""
+    queue = defer_queue
     eta = clock.now() + timedelta(days=30)
 
     @queue.task(defer=["user"])
@@ -85,17 +87,22 @@ async def test_a_thousand_keys_are_a_thousand_jobs(queue: Queue, clock: VirtualC
     async def note(user: int, n: int) -> None: ...
 
     for n in range(2000):
-        queue.enqueue_nowait(note, n % 1000, n)
+        handle = queue.enqueue_nowait(note, n % 1000, n)
+    await handle.accepted()
     before = blocks()
     for n in range(CALLS):
-        queue.enqueue_nowait(note, n % 1000, n)
+        handle = queue.enqueue_nowait(note, n % 1000, n)
+    await handle.accepted()
 
     assert blocks() - before < LEFT
     assert queue.stats().waiting == 1000
 
 
-async def test_a_waiter_of_the_first_call_holds_no_chain(queue: Queue, clock: VirtualClock) -> None:
+async def test_a_waiter_of_the_first_call_holds_no_chain(
+    defer_queue: Queue, clock: VirtualClock
+) -> None:
     """A caller that waits since the first call keeps none of the calls between alive."""
+    queue = defer_queue
 
     @queue.task(delay=100, defer=["user"])
     async def note(user: int, n: int) -> int:
@@ -119,8 +126,11 @@ async def test_a_waiter_of_the_first_call_holds_no_chain(queue: Queue, clock: Vi
     assert await asyncio.wait_for(waiter, 5) == CALLS - 1
 
 
-async def test_replaced_calls_let_go_of_their_arguments(queue: Queue, clock: VirtualClock) -> None:
+async def test_replaced_calls_let_go_of_their_arguments(
+    defer_queue: Queue, clock: VirtualClock
+) -> None:
     """Arguments of a replaced call are free as soon as it is replaced, though its handle is held."""
+    queue = defer_queue
 
     class Payload: ...
 
@@ -209,8 +219,9 @@ async def test_bursts_with_a_memory(queue: Queue, clock: VirtualClock, defer: De
     assert await handle == CALLS + 1000
 
 
-async def test_moves_leave_no_lines(queue: Queue, clock: VirtualClock) -> None:
+async def test_moves_leave_no_lines(defer_queue: Queue, clock: VirtualClock) -> None:
     """`reschedule` in both directions leaves one job and a bounded heap, too."""
+    queue = defer_queue
 
     @queue.task(delay=100)
     async def note() -> str:

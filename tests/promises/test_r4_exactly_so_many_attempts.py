@@ -68,8 +68,11 @@ async def test_the_waits(queue: Queue, clock: VirtualClock) -> None:
     assert await handle == "after 5"
 
 
-async def test_jitter_comes_from_where_the_rule_says(queue: Queue, clock: VirtualClock) -> None:
+async def test_jitter_comes_from_where_the_rule_says(
+    defer_queue: Queue, clock: VirtualClock
+) -> None:
     """A source of one's own makes the waits of a test repeatable."""
+    queue = defer_queue
     job, source = Flaky(clock, 3), iter([0.5, 0.0, 1.0])
     retry = Retry(5, delay=4, jitter=lambda: next(source))
     await queue.options(retry=retry).enqueue(job)
@@ -77,8 +80,9 @@ async def test_jitter_comes_from_where_the_rule_says(queue: Queue, clock: Virtua
     assert job.at == [0, 2, 2, 18]
 
 
-async def test_a_function_says_how_long_to_wait(queue: Queue, clock: VirtualClock) -> None:
+async def test_a_function_says_how_long_to_wait(defer_queue: Queue, clock: VirtualClock) -> None:
     """It gets the number of failures and the error, as an API that says Retry-After needs it."""
+    queue = defer_queue
 
     class Busy(Exception):
         def __init__(self, seconds: float) -> None:
@@ -207,8 +211,11 @@ async def test_giving_up_ends_at_once(queue: Queue, clock: VirtualClock) -> None
 
 
 @pytest.mark.parametrize(("error", "runs"), [(OSError(), 3), (KeyError(), 1), (TimeoutError(), 1)])
-async def test_which_errors(queue: Queue, clock: VirtualClock, error: Exception, runs: int) -> None:
+async def test_which_errors(
+    defer_queue: Queue, clock: VirtualClock, error: Exception, runs: int
+) -> None:
     """Errors of the kinds `on` are tried again, except those of the kinds `unless`."""
+    queue = defer_queue
     job = Flaky(clock, 99, error)
     handle = await queue.options(retry=Retry(3, on=OSError, unless=TimeoutError)).enqueue(job)
     await clock.advance(100)
@@ -217,8 +224,9 @@ async def test_which_errors(queue: Queue, clock: VirtualClock, error: Exception,
         await handle
 
 
-async def test_a_system_exit_is_not_tried_again(queue: Queue, clock: VirtualClock) -> None:
+async def test_a_system_exit_is_not_tried_again(defer_queue: Queue, clock: VirtualClock) -> None:
     """Unless the rule asks for it: the default is `Exception`."""
+    queue = defer_queue
     for on, runs in ((Exception, 1), (BaseException, 2)):
         job = Flaky(clock, 99, SystemExit(1))
         handle = await queue.options(retry=Retry(2, on=on)).enqueue(job)
@@ -256,9 +264,10 @@ async def test_cancelled_between_two_attempts(queue: Queue, clock: VirtualClock)
 
 
 async def test_a_run_that_is_cancelled_is_not_tried_again(
-    queue: Queue, clock: VirtualClock
+    defer_queue: Queue, clock: VirtualClock
 ) -> None:
     """To cancel is not to fail."""
+    queue = defer_queue
     runs: list[int] = []
 
     async def slow() -> None:

@@ -105,8 +105,9 @@ async def test_a_subscriber_may_look_at_it_at_any_moment(queue: Queue, clock: Vi
     assert isinstance(last.exception(), asyncdefer.JobCancelled)
 
 
-async def test_a_retry_rule_may_look_at_it(queue: Queue, clock: VirtualClock) -> None:
+async def test_a_retry_rule_may_look_at_it(defer_queue: Queue, clock: VirtualClock) -> None:
     """A function that says how long to wait is asked in the same moment."""
+    queue = defer_queue
     states: list[object] = []
     fails = [True]
 
@@ -284,9 +285,10 @@ async def test_another_queue_that_closed_ends_nothing_here(
 
 
 async def test_who_is_told_of_a_schedule_may_begin_another(
-    queue: Queue, clock: VirtualClock
+    defer_queue: Queue, clock: VirtualClock
 ) -> None:
     """The newest counts, also where it comes while others are told of the one before it."""
+    queue = defer_queue
     slow = Slow(clock, lasts=0)
     task = queue.task("slow")(slow)
     told: list[str] = []

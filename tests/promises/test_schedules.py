@@ -104,8 +104,11 @@ async def test_other_arguments_take_over_its_time(
     assert notes.seen == [(60, "b"), (120, "c")]
 
 
-async def test_a_comparison_that_fails(queue: Queue, clock: VirtualClock, notes: Notes) -> None:
+async def test_a_comparison_that_fails(
+    defer_queue: Queue, clock: VirtualClock, notes: Notes
+) -> None:
     """Arguments that cannot be compared are others."""
+    queue = defer_queue
 
     class Odd:
         def __eq__(self, other: object) -> bool:

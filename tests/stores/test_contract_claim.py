@@ -132,6 +132,16 @@ async def test_an_owner_hears_of_its_own_rows_behind_the_place(desk: Desk) -> No
     assert await desk.claimed(after=(NOW + 4, 4)) == [1]
 
 
+async def test_what_a_gone_owner_left_comes_from_anywhere(store: Store) -> None:
+    """The place is for the owner's own rows only; those are what it has written, claimed or named."""
+    await leave(store, *[Add(row(id, f"k:{id}", at=NOW + id)) for id in range(1, 6)])
+    async with opened_desk(store) as desk:
+        await desk.write(Set(row(1, "k:1", at=NOW), "scheduled"))
+        await desk.claim(ids=[2], keys=[("task", "k:5")])
+        assert await desk.claimed(after=(NOW + 4, 4)) == [3, 4, 5]
+        assert await desk.claimed(after=(NOW + 4, 4)) == [5]
+
+
 async def test_a_claim_changes_nothing_that_is_seen(survived: Survived) -> None:
     """A running row stays running, with the attempt it had: the queue decides."""
     rows = [

@@ -136,13 +136,6 @@ async def test_what_one_leaves_another_claims(shared: Store, two: Desk) -> None:
     assert await two.claimed(after=(LAST, 0), until=LAST) == [3]
 
 
-async def test_what_a_gone_owner_left_comes_from_anywhere(shared: Store, two: Desk) -> None:
-    """The place is for the owner's own rows only."""
-    await leave(shared, *[Add(row(id, at=NOW + id)) for id in (1, 2, 3)])
-    assert await two.claimed(after=(NOW + 2, 2)) == [1, 2, 3]
-    assert await two.claimed(after=(NOW + 2, 2)) == [3]
-
-
 async def test_one_that_goes_takes_nobody_with_it(shared: Store, one: Desk) -> None:
     """The lease of the other runs on."""
     async with opened_desk(shared) as gone:
