@@ -40,6 +40,7 @@ _SHORTEST: Final = 0.02  # seconds to the next try after a failed write; it doub
 _LONGEST: Final = 1.0
 _LAST_TRIES: Final = 3  # at the close
 _NOBODY: Final[frozenset[int]] = frozenset()
+_TAKEN: Final = "the journal has another job of this id: enqueue it again"
 _ENDED: Final = "the journal is closed"
 
 
@@ -277,9 +278,12 @@ class Journal:
             out = frozenset((*written.lost, *written.replaced))
             self._out(written)
         for entry in group:
-            entry.through = True
             if entry.call is not None:
+                if entry.call.id in written.lost:
+                    self._refuse([entry], JournalError(_TAKEN))
+                    continue
                 entry.call.entry = None
+            entry.through = True
             if entry.done is not None:
                 entry.done(out)
             if entry.waiters is not None:

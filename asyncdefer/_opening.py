@@ -34,6 +34,7 @@ class Opening:
         self._scheduler = scheduler
         self._store = store
         self._context: AbstractAsyncContextManager[Opened] | None = None
+        self._ended = False
         self.standing_by: asyncio.Task[None] | None = None
         self._owner = Owner(
             number=uuid4().int >> 65,
@@ -50,6 +51,7 @@ class Opening:
         opened = await context.__aenter__()
         self._context = context
         scheduler.last = max(scheduler.last, opened.last_id)
+        scheduler.salt = self._owner.number % 1024 << 10  # several owners may share a store
         journal = Journal(
             self._store,
             self._owner,
@@ -76,6 +78,8 @@ class Opening:
             try:
                 await self.open(task_of)
             except JournalLocked:
+                if self._ended:  # a store that is asked may not hear that nobody waits any more
+                    return
                 await asyncio.sleep(POLL)
             else:
                 self.standing_by = None
@@ -84,6 +88,7 @@ class Opening:
 
     async def close(self) -> None:
         """Let go of the store, or wait for it no more; an error is told."""
+        self._ended = True
         if self.standing_by is not None:
             self.standing_by.cancel()
             await asyncio.wait([self.standing_by])

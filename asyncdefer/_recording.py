@@ -64,6 +64,7 @@ class Recording:
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
         self.last = last
+        self.salt = 0
         self._next_tick = 0
         self._purge = 0
         self._awake = False
@@ -91,7 +92,7 @@ class Recording:
 
     def _tick(self, now: int) -> None:
         self._next_tick = now + 1000 - now % 1000
-        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID)
+        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID | self.salt)
 
     # -- entries
 

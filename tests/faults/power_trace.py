@@ -1,0 +1,186 @@
+"""A recording of a program's system calls, as the events on the files of one folder.
+
+The program runs under strace, which writes down every call that changes a file, with all its
+data. An event stands where its call began; a sync counts from where it ended. The `-shm` file is
+left out: it is memory, and made anew from the -wal. So are the reserve and the probe: they hold
+nothing.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+CALLS: Final = (
+    "openat,open,creat,pwrite64,pwritev,pwritev2,write,writev,ftruncate,truncate,fallocate,"
+    "fdatasync,fsync,sync_file_range,unlink,unlinkat,rename,renameat,renameat2,link,linkat"
+)
+_IGNORED: Final = ("-shm", "-reserve", "-probe")
+_LINE: Final = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
+_RESULT: Final = re.compile(rb"\) += (-?\d+)[^=]*$")
+_HEX: Final = re.compile(rb"((?:\\x[0-9a-f]{2})+)")
+_QUOTED: Final = re.compile(rb'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+_FILE: Final = re.compile(rb"^(\d+)<((?:\\x[0-9a-f]{2})+)>(\(deleted\))?")
+
+
+class Event(NamedTuple):
+    """What was done to a file, by its name in the folder.
+
+    `kind`: `create`, `write`, `truncate`, `extend`, `sync` (of a file), `names` (a sync of the
+    folder), `unlink`, or `ack` (a line that the program has written). `began`: of a sync, the
+    place of the event before which everything was there already.
+    """
+
+    kind: str
+    name: str = ""
+    data: bytes = b""
+    at: int = 0
+    began: int = 0
+
+
+def can_record() -> str | None:
+    """Why it cannot be done here; None if it can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(["strace", "-f", "-qq", "true"], capture_output=True, check=False)
+    return None if tried.returncode == 0 else "strace may not trace here"
+
+
+def record(command: Sequence[str], trace: Path, *, cwd: Path, timeout: float = 120) -> int:
+    """Run a command to its end and write down what it does; its exit code."""
+    strace = ["strace", "-f", "-qq", "-y", "-xx", "-s", "10000000", "-e", f"trace={CALLS}"]
+    done = subprocess.run(
+        [*strace, "--seccomp-bpf", "-e", "signal=none", "-o", str(trace), *command],
+        cwd=cwd,
+        timeout=timeout,
+        check=False,
+    )
+    return done.returncode
+
+
+def read(trace: Path, folder: Path, acks: str = "acks") -> Iterator[Event]:
+    """The events of a recording, in order."""
+    reader = _Reader(str(folder).encode(), acks)
+    with trace.open("rb") as lines:
+        for line in lines:
+            yield from reader.line(line)
+
+
+class _Reader:
+    def __init__(self, folder: bytes, acks: str) -> None:
+        self.folder = folder
+        self.prefix = folder + b"/"
+        self.acks = acks
+        self.count = 0
+        self.under_way: dict[bytes, tuple[bytes, bytes, int]] = {}
+        self.there: set[str] = set()
+
+    def line(self, line: bytes) -> Iterator[Event]:
+        matched = _LINE.match(line)
+        if matched is None:  # an exit or a signal
+            return
+        thread, resumed, name, rest = matched.groups()
+        if resumed is not None:
+            name, text, began = self.under_way.pop(thread)
+            if name in (b"fdatasync", b"fsync", b"openat", b"unlink") and _result(rest) >= 0:
+                yield from self._told(name, text, began)
+            elif name in (b"pwrite64", b"write") and _result(rest) < 0:
+                raise AssertionError(f"a write that failed after it was counted: {line[:80]!r}")
+            return
+        if rest.rstrip().endswith(b"<unfinished ...>"):
+            self.under_way[thread] = name, rest, self.count
+            if name not in (b"fdatasync", b"fsync", b"openat", b"unlink"):
+                yield from self._told(name, rest, self.count)
+        elif _result(rest) >= 0:
+            yield from self._told(name, rest, self.count)
+
+    def _told(self, name: bytes, text: bytes, began: int) -> Iterator[Event]:
+        event = self._event(name, text, began)
+        if event is not None:
+            self.count += 1
+            yield event
+
+    def _event(self, call: bytes, text: bytes, began: int) -> Event | None:
+        if call in (b"openat", b"unlink"):
+            return self._named(call, text)
+        matched = _FILE.match(text)
+        if matched is None:
+            return self._strange(call, text)
+        path = _plain(matched[2])
+        if path == self.folder and call in (b"fsync", b"fdatasync"):
+            return Event("names", began=began)
+        name = self._name(path)
+        if name is None:
+            return None
+        if matched[3]:
+            return None  # it has no name any more, and nobody will find it
+        match call:
+            case b"pwrite64" | b"write":
+                quoted = _QUOTED.search(text, matched.end())
+                assert quoted is not None, text[:200]
+                assert not quoted[2], "the data of a write is cut off"
+                data = bytes.fromhex(quoted[1].replace(b"\\x", b"").decode())
+                if name == self.acks:
+                    return Event("ack", data=data)
+                assert call == b"pwrite64", f"a write without a place: {text[:80]!r}"
+                numbers = re.findall(rb"\d+", text[quoted.end() :])
+                return Event("write", name, data, int(numbers[1]))
+            case b"ftruncate":
+                return Event("truncate", name, at=int(re.findall(rb"0x[0-9a-f]+|\d+", text)[-2], 0))
+            case b"fdatasync" | b"fsync":
+                return Event("sync", name, began=began)
+            case _:
+                return self._strange(call, text)
+
+    def _named(self, call: bytes, text: bytes) -> Event | None:
+        quoted = _QUOTED.search(text)
+        name = None if quoted is None else self._name(_plain(quoted[1]))
+        if name is None or name == self.acks:
+            return None
+        if call == b"unlink":
+            self.there.discard(name)
+            return Event("unlink", name)
+        assert b"O_TRUNC" not in text, f"a file is cut when it is opened: {name}"
+        if b"O_CREAT" in text and name not in self.there:
+            self.there.add(name)
+            return Event("create", name)
+        return None
+
+    def _name(self, path: bytes) -> str | None:
+        """The name in the folder; None for what is elsewhere or not looked at."""
+        if not path.startswith(self.prefix):
+            return None
+        name = path[len(self.prefix) :].decode()
+        return None if name.endswith(_IGNORED) else name
+
+    def _strange(self, call: bytes, text: bytes) -> Event | None:
+        plain = _HEX.sub(lambda found: _plain(found[1]), text[:2000])
+        ours = self.prefix in plain and not any(one.encode() in plain for one in _IGNORED)
+        assert not ours, f"a call that the simulation does not know: {call!r} {plain[:200]!r}"
+        return None
+
+
+def _plain(text: bytes) -> bytes:
+    return bytes.fromhex(text.replace(b"\\x", b"").decode())
+
+
+def _result(rest: bytes) -> int:
+    matched = _RESULT.search(rest)
+    return -1 if matched is None else int(matched[1])
+
+
+def several(traces: Sequence[Path], folder: Path) -> list[Event]:
+    """The events of processes that ran one after another in a folder."""
+    events: list[Event] = []
+    reader: Any = None
+    for trace in traces:
+        before = reader
+        reader = _Reader(str(folder).encode(), "acks")
+        if before is not None:
+            reader.count, reader.there = before.count, before.there
+        with trace.open("rb") as lines:
+            for line in lines:
+                events.extend(reader.line(line))
+    return events
