@@ -4,7 +4,7 @@ In memory are the waiting jobs up to the *horizon*, and those that must be there
 is rows, and the calls of those that somebody holds a handle of. Recovery is the first claim.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,12 +17,12 @@ from asyncdefer._core.job import NO_CONTEXT, NO_KWARGS, Call, JobError, Key, Out
 from asyncdefer._core.lifecycle import Event, State
 from asyncdefer._entry import Claim
 from asyncdefer._journal import Journal
+from asyncdefer._leaving import Leaving
 from asyncdefer._log import WARNING, LogEvent
-from asyncdefer._loop import Loop
 from asyncdefer._recording import FAR
 from asyncdefer._task import Task
-from asyncdefer.errors import JobFailed, JournalError, QueueClosed
-from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set, Unknown, Written
+from asyncdefer.errors import JobFailed, QueueClosed
+from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set
 
 HORIZON: Final = 600 * SECOND
 IN_MEMORY: Final = 100_000  # waiting jobs that claims bring in at the most
@@ -31,7 +31,7 @@ CRASHES: Final = 3
 _LAST: Final = (1 << 63) - 1  # the greatest id
 
 
-class Claims(Loop):
+class Claims(Leaving):
     """Rows become jobs, and jobs beyond the horizon are rows."""
 
     def use(
@@ -45,8 +45,6 @@ class Claims(Loop):
         self._upto: Place = START
         self._near_at = 0
         self._asking = False
-        self._left: list[tuple[Call, JournalError]] = []
-        self._orphans: dict[Key, tuple[Call, JournalError]] = {}
         self._unknown: set[str] = set()
         self._restore_rates(opened.notes, task_of)
 
@@ -211,7 +209,9 @@ class Claims(Loop):
         if self._is_near(call):
             order = call.eta - self._ahead
             old = self.agenda.place(call, order <= self._steady(), order)
-            if old is not None and old.calls:  # a run that was interrupted gives way to a newer call
+            if (
+                old is not None and old.calls
+            ):  # a run that was interrupted gives way to a newer call
                 self._accounted.add(old.id)
                 self.ledger.replaced += 1
                 old.shared().follow(call.shared())
@@ -327,84 +327,3 @@ class Claims(Loop):
         ids = [id_ for id_, task in self.books.parked.items() if task == name]
         if ids:
             self.fetch(ids=ids)
-
-    # -- calls that leave again
-
-    def refused(self, call: Call, error: JournalError) -> None:
-        """A call could not be written: it was never accepted, and what it replaced comes back."""
-        key = call.key
-        waiting = self.agenda.waiting.get(key)
-        if waiting is not None and waiting.id == call.id:
-            self.agenda.remove(key)
-        elif (far := self.books.far.get(key)) is not None and far.id == call.id:
-            del self.books.far[key]
-            self.books.beyond -= 1
-        else:
-            return  # it runs, has ended or was replaced: what was logged of that will tell
-        self.ledger.accepted -= 1
-        if call.more.schedule is not None:
-            self._end_schedule(call, call.shared())
-        self._leave(call, error)
-
-    def _leave(self, call: Call, error: JournalError) -> None:
-        if isinstance(call.key, int) and not isinstance(error, Unknown):
-            self._bury(call, error)
-            return
-        if not self._left:
-            self.loop.call_soon(self._fetch_left, context=self._own)
-        self._left.append((call, error))
-
-    def _fetch_left(self) -> None:
-        left, self._left = self._left, []
-        keys: list[tuple[str, str]] = []
-        for call, error in left:
-            older = self._orphans.get(call.key)
-            if older is not None and older[0].shared().final() is not call.shared().final():
-                older[0].shared().final().follow(call.shared())
-            self._orphans[call.key] = (call, error)
-            if not isinstance(call.key, int):
-                keys.append((call.task.name, call.key[1]))
-        ids = [call.id for call, _ in left]
-        if keys:
-            self.fetch(keys=keys)
-        self.fetch(ids=ids)
-
-    def _bury(self, call: Call, error: JournalError) -> None:
-        """Nothing of a call is left: those who wait for it get the error."""
-        answer = call.shared().final()
-        if answer.state is None:
-            answer.id, answer.error, answer.state = call.id, error, State.DROPPED.value
-            answer.wake()
-
-    def _disown(self, run: Running) -> None:
-        call = run.call
-        self.agenda.release(call.key)
-        self.ledger.counts[State.DROPPED] += 1
-        self._leave(call, JournalError(f"the journal does not have {call.task.name} any more"))
-        self.wake()
-
-    def out(self, written: Written) -> None:
-        """Ids that left the store without having been told to."""
-        gone = {id_ for id_ in written.replaced if id_ not in self._accounted}
-        self._accounted.difference_update(written.replaced)
-        if not gone and not written.lost:
-            return
-        self._forget_all(gone, replaced=True)
-        self._forget_all(written.lost, replaced=False)
-
-    def _forget_all(self, ids: Iterable[int], *, replaced: bool) -> None:
-        left = set(ids)
-        for call in [call for call in self.agenda.waiting.values() if call.id in left]:
-            left.discard(call.id)
-            self.agenda.remove(call.key)
-            if replaced:
-                self.ledger.replaced += 1
-            else:
-                self.ledger.counts[State.DROPPED] += 1
-            text = f"the journal does not have {call.task.name} any more"
-            self._leave(call, JournalError(text))
-        if replaced:  # of the others, those that were rows only
-            known = {run.call.id for run in self.runs.values()}
-            rows_only = len(left - known)
-            self.books.beyond -= rows_only
-            self.ledger.replaced += rows_only

@@ -124,8 +124,9 @@ class Queue(Calls):
             read["result_ttl"] = duration(cast(float, options.get("result_ttl")), "result_ttl")
         if "drain_timeout" in options:
             read["drain_timeout"] = duration(options["drain_timeout"], "drain_timeout") / 1e6
-        if options.get("on_locked", "raise") not in ("raise", "standby"):
-            raise ValueError(f'on_locked is "raise" or "standby", not {options["on_locked"]!r}')
+        on_locked = options.get("on_locked", "raise")
+        if on_locked not in ("raise", "standby"):
+            raise ValueError(f'on_locked is "raise" or "standby", not {on_locked!r}')
         if "clock" in options:
             read["clock"] = options["clock"] or SystemClock()
         self._options: dict[str, Any] = {**getattr(self, "_options", {}), **read}

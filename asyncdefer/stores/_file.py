@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 _PURGE: Final = 1_000  # rows that go in one transaction
 _QUICK_CHECK: Final = 8 << 20  # bytes that are checked in some milliseconds
+_NOT_WRITTEN: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY)
+_FULL: Final = 2  # PRAGMA synchronous
 _WORTH_IT: Final = 1 << 20  # bytes of -wal
 _GROWN: Final = 64 << 20
 
@@ -68,12 +70,15 @@ class File:
         self._identity = _lock.Identity(path)
         self._reserve = _lock.Reserve(path)
         self._db: sqlite3.Connection | None = None
-        self._schema: int | None = None  # SQLite's count of changes of it, as it was checked
+        self._schema: int | None = None  # SQLite's count of its changes, as it was checked
+        self._found: Opened | None = None
 
     # -- opened and closed
 
     def lock(self, *args: Any, **kwargs: Any) -> Held:
         """The connection of the side file, which is locked; a factory of `sqlite3.connect`."""
+        if os.path.isdir(self.path):
+            raise JournalError(f"{self.path} is a folder: name a file in it for the journal")
         _lock.create(f"{self.path}-lock")
         try:
             held = Held(*args, **kwargs)
@@ -89,8 +94,11 @@ class File:
 
     def open(self) -> Opened:
         """Become the owner of what is there, or begin a new journal."""
-        if os.path.isdir(self.path):
-            raise JournalError(f"{self.path} is a folder: name a file in it for the journal")
+        opened = self._with_room(self._open, adds=False)
+        self._reserve.keep()
+        return opened
+
+    def _open(self) -> Opened:
         if _lock.create(self.path):
             _lock.sync_folder(self.path)
         self._identity = _lock.Identity(self.path)
@@ -101,14 +109,14 @@ class File:
             self._prepare(db)
             if 0 < version < _schema.VERSION:
                 _schema.migrate(db, self.path, version)
-            opened = self._with_room(lambda: self._take_over(version), adds=False)
+            opened = self._take_over(version)
         except BaseException as error:
             self.close()
             if not isinstance(error, Exception) or isinstance(error, JournalError):
                 raise
             raise told(error, self.path) from error
         self._identity.opened()
-        self._reserve.keep()
+        self._found = opened
         return opened
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -142,6 +150,8 @@ class File:
         def work(db: sqlite3.Connection) -> Opened:
             if version == 0:
                 _schema.make(db)
+            _schema.check(db, self.path)
+            self._schema = self._schema_now(db)
             meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM asyncdefer_meta"))
             if not meta["clean"]:
                 self._quick_check(db)
@@ -155,9 +165,7 @@ class File:
                 notes=dict(db.execute("SELECT name, value FROM asyncdefer_notes")),
             )
 
-        opened = self._transact(work, owned=False)
-        self._schema = self._schema_now(self._ready())
-        return opened
+        return self._transact(work, owned=False)
 
     def _quick_check(self, db: sqlite3.Connection) -> None:
         """After an unclean stop; a large file would take too long, and is checked as it is used."""
@@ -168,14 +176,21 @@ class File:
             if result != "ok":
                 raise damaged(self.path, f"{table}: {result}")
 
-    def finish(self) -> None:
-        """Say that the owner has closed; all that was written is on the disk after it."""
+    def finish(self, *, heard: bool) -> None:
+        """Say that the owner has closed; all that was written is on the disk after it.
+
+        `heard`: the owner was told what it found, so that the next need not hear of that.
+        """
+        if self._found is None:
+            return
+        meta = {"clean": int(heard or self._found.clean)}
         with suppress(JournalFull):  # it will be an unclean stop, with all rows there
-            self._with_room(
-                lambda: self._transact(lambda db: _write_meta(db, {"clean": 1})), adds=False
-            )
-        with suppress(sqlite3.Error):  # what is committed is in the -wal
+            self._with_room(lambda: self._transact(lambda db: _write_meta(db, meta)), adds=False)
+        try:
             self._ready().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            if self._synchronous < _FULL:  # else it is in the -wal for good
+                raise told(error, self.path) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -256,9 +271,10 @@ class File:
         error it may have: what could not be synced may be there after the next start all the same.
         """
         self._roll_back()
-        what = told(error, self.path)
-        if isinstance(what, JournalFull | Busy):
-            return what
+        if error.sqlite_errorcode in _NOT_WRITTEN:
+            what = told(error, self.path)
+            if isinstance(what, JournalFull | Busy):
+                return what
         self.close()
         return Unknown(f"it is not known whether the last write to {self.path} happened: {error}")
 

@@ -1,7 +1,7 @@
 """A group of commands as SQL: one statement for each kind of change, run for many rows."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Final, cast
 

@@ -125,6 +125,8 @@ def read_owner(journal: str) -> Owner | None:
     except (sqlite3.Error, OSError):
         return None
     meta: dict[str, Any] = dict(rows)
+    if meta.get("clean"):
+        return None  # the one before; who comes has not written itself in yet
     try:
         return Owner(meta["epoch"], meta["pid"], meta["host"], meta["started"])
     except KeyError:

@@ -156,13 +156,13 @@ class SQLiteStore:
             desk.greeting = _reads.Greeting(opened.last_id)
             return opened
         except BaseException:
-            await self._end(clean=False)
+            await self._end(heard=False)
             raise
 
-    async def _end(self, *, clean: bool = True) -> None:
+    async def _end(self, *, heard: bool = True) -> None:
         desk, self._desk = self._desk, None
         if desk is not None:
-            await _to_the_end(desk.leave(clean=clean))
+            await _to_the_end(desk.leave(heard=heard))
 
 
 class _Opening(AbstractAsyncContextManager[Opened]):
@@ -238,15 +238,14 @@ class _Desk:
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         return await self.hop(lambda: self.file.read(read))
 
-    async def leave(self, *, clean: bool) -> None:
+    async def leave(self, *, heard: bool) -> None:
         """Say that the owner has closed, let go of the files and end the thread."""
         thread = self._thread
         if thread is None or os.getpid() != self._pid:
             return
         try:
-            if clean:
-                with suppress(Busy):  # the next one will find it not closed, and all rows there
-                    await self.patiently(self.file.finish, _LAST_ROUNDS)
+            with suppress(Busy):  # the next one will find it not closed, and all rows there
+                await self.patiently(lambda: self.file.finish(heard=heard), _LAST_ROUNDS)
         finally:
             await thread.close()
             _thread_of(thread).join()

@@ -11,6 +11,7 @@ that it is about to do, and each thing that it was told, is one line and one `os
 """
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -64,8 +65,8 @@ class Program:
         async def brief(n: int) -> int:
             return await work(n)
 
-        @queue.task("note", defer=["key"])
-        async def note(key: str, n: int) -> int:
+        @queue.task("note", defer=["k"])
+        async def note(k: str, n: int) -> int:
             return await work(n)
 
         @queue.task("flaky", retry=Retry(3, delay=0.004, jitter=False))
@@ -148,6 +149,7 @@ async def main(folder: Path, first: int, seed: int, kind: str, end: str) -> None
     _file._PRAGMAS["wal_autocheckpoint"] = PAGES
     if kind == "off":
         sqlite._SYNCHRONOUS["FULL"] = 0
+    logging.getLogger("asyncdefer").setLevel(logging.CRITICAL)  # jobs fail on purpose here
     program = Program(folder, first, seed, kind)
     async with program.queue:
         await program.live(STEPS)

@@ -211,9 +211,11 @@ def an_entry_is_left_behind(patch: Patch) -> None:
     """Of a schedule that a call without one has replaced."""
     end = Recurring._end_schedule
 
-    def ended(self: Recurring, call: Call, answer: Answer, *, replaced: bool = False) -> None:
+    def ended(
+        self: Recurring, call: Call, answer: Answer, *, replaced: bool = False, told: bool = True
+    ) -> None:
         schedule = self.schedules.get(call.key)
-        end(self, call, answer, replaced=replaced)
+        end(self, call, answer, replaced=replaced, told=told)
         if replaced and schedule is not None:
             self.schedules.setdefault(call.key, schedule)
 
@@ -224,9 +226,11 @@ def who_took_its_key_does_not_end_it(patch: Patch) -> None:
     """It goes on beside the call that came during its run."""
     end = Recurring._end_schedule
 
-    def ended(self: Recurring, call: Call, answer: Answer, *, replaced: bool = False) -> None:
+    def ended(
+        self: Recurring, call: Call, answer: Answer, *, replaced: bool = False, told: bool = True
+    ) -> None:
         if not (replaced and call.key in self.schedules and call.key not in self.runs):
-            end(self, call, answer, replaced=replaced)
+            end(self, call, answer, replaced=replaced, told=told)
 
     patch.setattr(Recurring, "_end_schedule", ended)
 

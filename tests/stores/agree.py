@@ -30,7 +30,7 @@ from asyncdefer.stores._base import (
     Written,
 )  # fmt: skip
 from asyncdefer.stores.memory import MemoryStore
-from tests.stores.desk import LEASE, LIVE, NOW, Kind, new_owner, rows_of
+from tests.stores.desk import LEASE, LIVE, NOW, Kind, Memory, new_owner, rows_of
 
 # -- steps
 
@@ -218,8 +218,6 @@ class Pair:
 @asynccontextmanager
 async def pair_of(kind: Kind, folder: Path) -> AsyncIterator[Pair]:
     """The store in memory, and one of this kind, which an owner has opened."""
-    from tests.stores.desk import Memory
-
     pair = Pair(Side(Memory(), folder), Side(kind, folder))
     try:
         await pair.open()

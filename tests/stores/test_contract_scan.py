@@ -100,6 +100,13 @@ async def test_a_prefix_is_taken_literally(desk: Desk, prefix: str) -> None:
     assert found == [key for key in KEYS if key.startswith(prefix)]
 
 
+async def test_every_row_has_the_empty_prefix(desk: Desk) -> None:
+    """With a key or without, as in `jobs(key_prefix="")` of a queue without a journal."""
+    await desk.write(Add(row(1, "k")), Add(row(2)), Add(row(3, None, "failed")))
+    assert await ids_of(desk.store, key_prefix="") == [1, 2, 3]
+    assert await ids_of(desk.store, key_prefix="k") == [1]
+
+
 # -- pages
 
 

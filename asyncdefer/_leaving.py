@@ -1,0 +1,107 @@
+"""Calls that leave again: refused by the journal, or gone from it without our doing.
+
+Those who wait for such a call follow what the journal has under its key, if it has anything.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from asyncdefer._core.job import Call, Key, Running
+from asyncdefer._core.lifecycle import State
+from asyncdefer._entry import Claim
+from asyncdefer._loop import Loop
+from asyncdefer.errors import JournalError
+from asyncdefer.stores._base import Unknown, Written
+
+
+class Leaving(Loop):
+    """What becomes of those who wait for a call that is no more."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._left: list[tuple[Call, JournalError]] = []
+        self._orphans: dict[Key, tuple[Call, JournalError]] = {}
+
+    @abstractmethod
+    def fetch(self, *, ids: Sequence[int] = (), keys: Sequence[tuple[str, str]] = ()) -> Claim:
+        """Bring rows in by their ids or keys."""
+
+    def refused(self, call: Call, error: JournalError) -> None:
+        """A call could not be written: it was never accepted, and what it replaced comes back."""
+        key = call.key
+        waiting = self.agenda.waiting.get(key)
+        if waiting is not None and waiting.id == call.id:
+            self.agenda.remove(key)
+        elif (far := self.books.far.get(key)) is not None and far.id == call.id:
+            del self.books.far[key]
+            self.books.beyond -= 1
+        else:
+            return  # it runs, has ended or was replaced: what was logged of that will tell
+        self.ledger.accepted -= 1
+        if call.more.schedule is not None:
+            self._end_schedule(call, call.shared())
+        self._leave(call, error)
+
+    def _leave(self, call: Call, error: JournalError) -> None:
+        if isinstance(call.key, int) and not isinstance(error, Unknown):
+            self._bury(call, error)
+            return
+        if not self._left:
+            self.loop.call_soon(self._fetch_left, context=self._own)
+        self._left.append((call, error))
+
+    def _fetch_left(self) -> None:
+        left, self._left = self._left, []
+        keys: list[tuple[str, str]] = []
+        for call, error in left:
+            older = self._orphans.get(call.key)
+            if older is not None and older[0].shared().final() is not call.shared().final():
+                older[0].shared().final().follow(call.shared())
+            self._orphans[call.key] = (call, error)
+            if not isinstance(call.key, int):
+                keys.append((call.task.name, call.key[1]))
+        ids = [call.id for call, _ in left]
+        if keys:
+            self.fetch(keys=keys)
+        self.fetch(ids=ids)
+
+    def _bury(self, call: Call, error: JournalError) -> None:
+        """Nothing of a call is left: those who wait for it get the error."""
+        answer = call.shared().final()
+        if answer.state is None:
+            answer.id, answer.error, answer.state = call.id, error, State.DROPPED.value
+            answer.wake()
+
+    def _disown(self, run: Running) -> None:
+        call = run.call
+        self.agenda.release(call.key)
+        self.ledger.counts[State.DROPPED] += 1
+        self._leave(call, JournalError(f"the journal does not have {call.task.name} any more"))
+        self.wake()
+
+    def out(self, written: Written) -> None:
+        """Ids that left the store without having been told to."""
+        gone = {id_ for id_ in written.replaced if id_ not in self._accounted}
+        self._accounted.difference_update(written.replaced)
+        if not gone and not written.lost:
+            return
+        self._forget_all(gone, replaced=True)
+        self._forget_all(written.lost, replaced=False)
+
+    def _forget_all(self, ids: Iterable[int], *, replaced: bool) -> None:
+        left = set(ids)
+        for call in [call for call in self.agenda.waiting.values() if call.id in left]:
+            left.discard(call.id)
+            self.agenda.remove(call.key)
+            if replaced:
+                self.ledger.replaced += 1
+            else:
+                self.ledger.counts[State.DROPPED] += 1
+            text = f"the journal does not have {call.task.name} any more"
+            self._leave(call, JournalError(text))
+        if replaced:  # of the others, those that were rows only
+            known = {run.call.id for run in self.runs.values()}
+            rows_only = len(left - known)
+            self.books.beyond -= rows_only
+            self.ledger.replaced += rows_only
