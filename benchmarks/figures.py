@@ -189,6 +189,37 @@ WORKLOADS = {
         peers={"apscheduler": 10_000, "docket": 10_000},
         rounds=0.6,
     ),
+    "durable_calls": Workload(
+        "durable_calls.py", ("floor", "ours", "ours_bulk"), n=100_000, quick_n=10_000, rounds=0.6
+    ),
+    "durable_each": Workload(
+        "durable_each.py",
+        ("floor", "ours"),
+        n=2_000,
+        quick_n=200,
+        peers={"huey": 2_000},
+    ),
+    "durable_jobs": Workload(
+        "durable_jobs.py", ("floor", "ours", "ours_1000"), n=50_000, quick_n=5_000, rounds=0.6
+    ),
+    "durable_scattered": Workload(
+        "durable_scattered.py", ("floor", "ours"), n=50_000, quick_n=5_000, rounds=0.6
+    ),
+    "durable_defers": Workload(
+        "durable_defers.py", ("floor", "ours"), n=200_000, quick_n=10_000, rounds=0.6
+    ),
+    "durable_start": Workload(
+        "durable_start.py", ("floor", "ours"), n=100_000, quick_n=10_000, rounds=0.6
+    ),
+    "durable_start_1m": Workload(
+        "durable_start.py", ("floor", "ours"), n=1_000_000, quick_n=10_000, rounds=0.2
+    ),
+    "durable_lateness": Workload(
+        "durable_lateness.py", ("floor", "ours"), n=10_000, quick_n=1_000, rounds=0.6
+    ),
+    "durable_growth": Workload(
+        "durable_growth.py", ("ours",), n=1_000_000, quick_n=20_000, rounds=0.2
+    ),
     "import_time": Workload("import_time.py", ("floor", "ours", "ours_alone"), least=11),
 }
 
@@ -214,6 +245,17 @@ def _absolute(
     side: str = "ours",
 ) -> Row:
     return Row(title, workload, figure, unit, must, aim, side, relative=False)
+
+
+def _durable(
+    title: str,
+    workload: str,
+    must: float | None = None,
+    aim: float | None = None,
+    side: str = "ours",
+) -> Row:
+    """By the wall: the disk takes part."""
+    return Row(title, workload, "rate", "/s", must, aim, side, more_is_better=True)
 
 
 ROWS = (
@@ -276,6 +318,23 @@ ROWS = (
     Row("the same by `eta`", "lateness", "cpu", "s", 2.0, 1.2, "ours_eta"),
     _absolute("idle, {n} far timers: processor time per second", "idle", "cpu_per_s", "ms", 0.5),
     _absolute("the same: wake-ups per second", "idle", "wakes_per_s", "", None, 0),
+    _durable("durable: {n} calls by 1,000 callers at once", "durable_calls", 0.13, 0.22),
+    _durable("durable: {n} calls in bulk", "durable_calls", 0.25, 0.5, "ours_bulk"),
+    _durable("durable: {n} calls one after another", "durable_each", 0.85, 1.0),
+    _durable("durable: {n} jobs, enqueue to recorded result", "durable_jobs", 0.10, 0.2),
+    _durable("the same, concurrency 1,000", "durable_jobs", 0.10, 0.2, "ours_1000"),
+    _durable("durable: {n} calls, etas over a day, 100,000 rows there", "durable_scattered"),
+    _durable("durable: {n} deferred calls over 1,000 keys", "durable_defers", 1.0, 2.0),
+    _absolute(
+        "start with {n} waiting timers to the first job", "durable_start", "ms", "ms", 30, 10
+    ),
+    _absolute("the same: resident memory", "durable_start", "mb", "MB", 15),
+    _absolute(
+        "start with {n} waiting timers to the first job", "durable_start_1m", "ms", "ms", 30, 10
+    ),
+    _absolute("the same: resident memory", "durable_start_1m", "mb", "MB", 15),
+    Row("durable: lateness of {n} timers over {window:g} s, p99", "durable_lateness", "p99", "ms"),
+    _absolute("files after {n} timers came and went", "durable_growth", "mb", "MB", None),
     Row(
         "import time over its dependencies",
         "import_time",

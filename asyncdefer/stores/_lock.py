@@ -93,6 +93,7 @@ def room(path: str, bytes_: int) -> bool:
 def lock(connection: sqlite3.Connection, journal: str) -> None:
     """Hold the side file by this connection until it is closed, or raise who has it."""
     try:
+        connection.execute("PRAGMA journal_mode = memory")  # one file is enough
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
