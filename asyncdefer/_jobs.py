@@ -128,7 +128,17 @@ class Jobs(Recording, ABC):
             self._conclude(run, judged(run, never))
         else:
             self._launch(run, self._steady())
-            self.loop.call_soon(self._check_begun, [run], context=self._own)
+            if not self._launched:
+                self.loop.call_soon(self._check_launched, context=self._own)
+            self._launched.append(run)
+
+    def _check_launched(self) -> None:
+        """Those whose tasks have not had their first step by now are looked at again."""
+        launched, self._launched = self._launched, []
+        self._check_begun([run for run in launched if _is_over(run)])
+        self._launched = [run for run in launched if not run.begun and not _is_over(run)]
+        if self._launched:
+            self.loop.call_soon(self._check_launched, context=self._own)
 
     def _check_begun(self, started: list[Running]) -> None:
         """A task that is cancelled before its first step never gets to say how it ended."""
@@ -300,3 +310,8 @@ class Jobs(Recording, ABC):
     @abstractmethod
     def _settle_joiners(self) -> None:
         """Wake those who wait for rest, if there is."""
+
+
+def _is_over(run: Running) -> bool:
+    task = run.task_of_loop
+    return task is not None and bool(task.done())

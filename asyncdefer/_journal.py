@@ -285,7 +285,11 @@ class Journal:
                 entry.call.entry = None
             entry.through = True
             if entry.done is not None:
-                entry.done(out)
+                try:
+                    entry.done(out)
+                except Exception as error:  # noqa: BLE001 - the others are written all the same
+                    about = {"message": "asyncdefer: after a write", "exception": error}
+                    self._loop.call_exception_handler(about)
             if entry.waiters is not None:
                 entry.wake()
 

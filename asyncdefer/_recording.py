@@ -76,6 +76,7 @@ class Recording:
         self._joiners: list[asyncio.Future[None]] = []
         self._awaiting: int = 0
         self._starved = False
+        self._launched: list[Running] = []  # by the journal's writer, and not looked at since
         self._told: set[Running] = set()  # runs that the close has cancelled
         self.near = FAR  # calls with an eta from here on are rows only
         self.claim_at: int | None = None  # when, on the wall clock, to look what has come near

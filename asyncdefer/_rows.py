@@ -89,7 +89,10 @@ def waiting(call: Call, ahead: int, arguments: str = "") -> Row:
 def under_way(run: Running, ahead: int) -> Row:
     """The row of a run."""
     call = run.call
-    body = _body(call, ahead, run.attempt, started=run.started)
+    if call.more is NOTHING_MORE and call.calls == 1:  # most of them, and no need for a record
+        body = f'{{"attempt":{run.attempt},"started":{run.started}}}'
+    else:
+        body = _body(call, ahead, run.attempt, started=run.started)
     return Row(call.id, call.task.name, call.shown_key, RUNNING, run.due, None, False, "", body)
 
 
@@ -99,7 +102,15 @@ def ended(call: Call, state: str, answer: Answer, until: int | None, ahead: int)
     if state == "failed" and answer.error is not None:
         error = job_error(answer.error)
     elif state == "succeeded":
-        result = Raw(codec_of(call).encode_result(answer.value).encode())
+        text = codec_of(call).encode_result(answer.value)
+        if call.more is NOTHING_MORE and call.calls == 1:  # as above
+            body = (
+                f'{{"attempt":{answer.attempt},"started":{answer.started},'
+                f'"finished":{answer.finished},"result":{text}}}'
+            )
+            name, key = call.task.name, call.shown_key
+            return Row(call.id, name, key, state, answer.eta, until, False, "", body)
+        result = Raw(text.encode())
     return _ended(call, state, answer, until, ahead, error, result)
 
 

@@ -52,6 +52,14 @@ def told(error: Exception, path: str) -> JournalError:
             return JournalError(f"the journal {path} could not be read or written: {error}")
 
 
+def size_limit() -> int | None:
+    """How long a file of this process may be, if there is a limit."""
+    if resource is None:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def full(path: str) -> JournalFull:
     return JournalFull(
         f"there is no room for another call in {path}: the disk, a quota or a file size limit is reached"
@@ -67,9 +75,7 @@ def damaged(path: str, how: str) -> JournalError:
 
 def _no_room(path: str) -> bool:
     """An I/O error without a reason may be a limit: try, and compare."""
-    if resource is not None:
-        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        longest = max(_lock.size(path), _lock.size(f"{path}-wal"))
-        if limit != resource.RLIM_INFINITY and longest + _PROBE > limit:
-            return True
+    limit = size_limit()
+    if limit is not None and max(_lock.size(path), _lock.size(f"{path}-wal")) + _PROBE > limit:
+        return True
     return not _lock.room(f"{path}-probe", _PROBE)

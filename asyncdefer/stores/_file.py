@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores import _group, _lock, _reads, _schema
 from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Row, Unknown, Written
-from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, told
+from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, size_limit, told
 from asyncdefer.stores._fold import LIVE
 
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class File:
     def __init__(self, path: str, synchronous: int, owner: Owner) -> None:
         self.path = path = os.path.realpath(path)  # what two names lead to has one owner
         self.owner = owner
+        self._log = f"{path}-wal"
         self._synchronous = synchronous
         self._identity = _lock.Identity(path)
         self._reserve = _lock.Reserve(path)
@@ -138,11 +139,10 @@ class File:
 
     def _check_length(self, db: sqlite3.Connection) -> None:
         """A file that ends before its last page was cut off; the -wal may have the pages yet."""
-        (pages,) = db.execute("PRAGMA page_count").fetchone()
-        (bytes_,) = db.execute("PRAGMA page_size").fetchone()
-        there = _lock.size(self.path) + _lock.size(f"{self.path}-wal")
-        if there < pages * bytes_:
-            raise damaged(self.path, f"it has {there} bytes of {pages * bytes_}")
+        wanted = _length(db)
+        there = _lock.size(self.path) + _lock.size(self._log)
+        if there < wanted:
+            raise damaged(self.path, f"it has {there} bytes of {wanted}")
 
     def _take_over(self, version: int) -> Opened:
         """The new owner writes itself in; what it finds."""
@@ -286,29 +286,53 @@ class File:
                 self.close()  # which rolls back
 
     def _with_room(self, act: Callable[[], T], *, adds: bool) -> T:
-        """Where the disk is full, look for room in the -wal; without adds in the reserve too."""
-        if adds and self._reserve.spent and not self._reserve.keep():
-            # What the reserve made room for are the ends of jobs.
+        """Where the disk is full, look for room in the -wal; without adds, by way of the reserve."""
+        if adds and not self.read(self._is_room):
             raise full(self.path)
-        remedies = [self._rewind] if adds else [self._rewind, self._reserve.release, self._rewind]
-        for remedy in remedies:
+        for remedy in [self._rewind] if adds else [self._rewind, self._spend]:
             try:
                 return act()
             except JournalFull:
                 remedy()
         return act()
 
+    def _is_room(self, db: sqlite3.Connection) -> bool:
+        """Calls are refused before the last room is taken, in which ends of jobs are recorded."""
+        limit = size_limit()
+        if limit is not None:  # no other file could be a reserve for that
+            most = limit - min(_lock.RESERVE, limit // 4)
+            if _lock.size(self._log) > most:
+                self._checkpoint("TRUNCATE")
+            if max(_length(db), _lock.size(self._log)) > most:
+                return False
+        return not self._reserve.short or self._reserve.keep(self._growth(db))
+
+    def _growth(self, db: sqlite3.Connection) -> int:
+        """What the disk must have room for before the -wal can be written anew."""
+        return max(0, _length(db) - _lock.size(self.path))
+
     def _rewind(self) -> None:
         """Have the -wal written from its beginning again."""
+        self._checkpoint("RESTART")
+
+    def _spend(self) -> None:
+        self._reserve.release()
+        self._rewind()
+
+    def _checkpoint(self, mode: str) -> None:
         with suppress(sqlite3.Error, JournalError):
-            self._ready().execute("PRAGMA wal_checkpoint(RESTART)")
+            self._ready().execute(f"PRAGMA wal_checkpoint({mode})")
 
     # -- the verbs
 
     def write(self, commands: Sequence[Command]) -> tuple[Written, list[Row]]:
         changes = [change for command in commands for change in command]
         adds = Add in set(map(type, changes))
-        return self._with_room(lambda: self._write(changes), adds=adds)
+        written = self._with_room(lambda: self._write(changes), adds=adds)
+        if adds:
+            with suppress(JournalError):  # it is written
+                self._reserve.keep(self.read(self._growth))
+        return written
 
     def _write(self, changes: Sequence[Change]) -> tuple[Written, list[Row]]:
         def work(db: sqlite3.Connection) -> tuple[Written, list[Row]]:
@@ -340,13 +364,14 @@ class File:
     def tidy(self) -> None:
         """Keep the -wal short, and the reserve."""
         self.read(self._check_owner)
-        self._reserve.keep()
-        log = f"{self.path}-wal"
-        with suppress(sqlite3.Error):
-            if _lock.size(log) > _WORTH_IT:
-                self._ready().execute("PRAGMA wal_checkpoint(PASSIVE)")
-            if _lock.size(log) > _GROWN:
-                self._ready().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if _lock.size(self._log) > _WORTH_IT:
+            self._checkpoint("PASSIVE")
+        if _lock.size(self._log) > _GROWN:
+            self._checkpoint("TRUNCATE")
+        growth = self.read(self._growth)
+        if not growth:
+            self._reserve.shrink()
+        self._reserve.keep(growth)
 
 
 _OVER: Final = (
@@ -355,6 +380,13 @@ _OVER: Final = (
     "AND state NOT IN ('held', 'scheduled', 'running') ORDER BY until LIMIT ?"
 )
 _DELETE_OVER: Final = f"DELETE FROM asyncdefer_jobs WHERE id IN ({_OVER})"
+
+
+def _length(db: sqlite3.Connection) -> int:
+    """How long the file is when all that is in the -wal is where it belongs."""
+    pages: int = db.execute("PRAGMA page_count").fetchone()[0]
+    each: int = db.execute("PRAGMA page_size").fetchone()[0]
+    return pages * each
 
 
 def _write_meta(db: sqlite3.Connection, values: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ from asyncdefer.stores._base import Owner
 PRIVATE: Final = 0o600
 RESERVE: Final = 1 << 20
 _NOTHING: Final = (0, 0)
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM: Final = (*_FULL, errno.EFBIG)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -175,47 +176,60 @@ def _number(path: str) -> tuple[int, int]:
 
 
 class Reserve:
-    """Room on the disk that is let go when there is no other, to record what happens to jobs."""
+    """Room on the disk that is let go when there is no other, to record what happens to jobs.
+
+    What helps then is to write the -wal from its beginning again, which takes that its pages are
+    where they belong. So the room is half a mebibyte, and as much as the journal has to grow for
+    that, in whole mebibytes.
+    """
 
     def __init__(self, journal: str) -> None:
         self._path = journal + "-reserve"
-        self.spent = False
-        """It was let go, and there has been no room for it since."""
+        self.short = False
+        """There is no room for all of it: the disk is as good as full."""
 
-    def keep(self) -> bool:
-        """Take the room, if it is not taken; whether that went well."""
-        if size(self._path) >= RESERVE:
-            self.spent = False
-            return True
+    def keep(self, growth: int = 0) -> bool:
+        """Take the room, as far as it is not taken; whether more of the disk may be used."""
+        there = size(self._path)
+        wanted = (growth // RESERVE + 1) * RESERVE
+        if growth % RESERVE > RESERVE // 2:
+            wanted += RESERVE
+        self.short = there < wanted and not self._take(there, wanted)
+        return not self.short
+
+    def _take(self, there: int, wanted: int) -> bool:
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)  # half of it helps nobody
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
-        except OSError:
-            return False
+            file = os.open(self._path, flags, PRIVATE)
+        except OSError as error:
+            return error.errno not in _FULL  # else nobody can have a reserve here
         try:
-            _allocate(file)
-        except OSError:
-            os.unlink(self._path)
-            return False
+            _allocate(file, there, wanted)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(file, there)
+            return error.errno not in _FULL
         finally:
             os.close(file)
-        self.spent = False
         return True
 
-    def release(self) -> bool:
-        """Let the room go; whether there was any."""
-        try:
+    def shrink(self) -> None:
+        """The -wal has nothing that the journal has to grow for."""
+        if size(self._path) > RESERVE:
+            with suppress(OSError):
+                os.truncate(self._path, RESERVE)
+
+    def release(self) -> None:
+        """Let the room go."""
+        with suppress(OSError):
             os.unlink(self._path)
-        except OSError:
-            return False
-        self.spent = True
-        return True
+            self.short = True
 
 
-def _allocate(file: int) -> None:
+def _allocate(file: int, start: int, stop: int) -> None:
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, RESERVE)
-    else:  # a system without it
-        os.write(file, bytes(RESERVE))
+        os.posix_fallocate(file, 0, stop)
+    else:  # macOS
+        os.lseek(file, start, os.SEEK_SET)
+        os.write(file, bytes(stop - start))
         os.fsync(file)
