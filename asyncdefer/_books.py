@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from asyncdefer._clock import Clock
 from asyncdefer._core.agenda import Agenda
@@ -27,6 +27,39 @@ def job_error(error: BaseException) -> JobError:
     return JobError(type=type(shown).__name__, message=message_of(shown), traceback=text)
 
 
+class Held:
+    """Calls by their keys, as long as somebody else holds them.
+
+    A `WeakValueDictionary` costs two microseconds for each that is put in; here what died is
+    swept out when it may be the greater half.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[Key, ref[Call]] = {}
+        self._full = 1_024
+
+    def put(self, call: Call) -> None:
+        refs = self._refs
+        refs[call.key] = ref(call)
+        if len(refs) >= self._full:
+            self._refs = {key: found for key, found in refs.items() if found() is not None}
+            self._full = 2 * len(self._refs) + 1_024
+
+    def get(self, key: Key) -> Call | None:
+        found = self._refs.get(key)
+        return None if found is None else found()
+
+    def pop(self, key: Key) -> Call | None:
+        found = self._refs.pop(key, None)
+        return None if found is None else found()
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter([call for found in self._refs.values() if (call := found()) is not None])
+
+    def __bool__(self) -> bool:
+        return bool(self._refs)
+
+
 class Books:
     """Questions about jobs; nothing here changes one."""
 
@@ -37,7 +70,7 @@ class Books:
         self.agenda = agenda
         self.ledger = ledger
         self.runs = runs
-        self.far: WeakValueDictionary[Key, Call] = WeakValueDictionary()
+        self.far = Held()
         """Calls beyond the horizon of the journal, as long as somebody holds them."""
         self.beyond = 0  # rows beyond it, those among them
         self.parked: dict[

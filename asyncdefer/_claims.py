@@ -98,7 +98,7 @@ class Claims(Leaving):
         held.args, held.kwargs = call.args, call.kwargs
         held.steady, held.context = False, NO_CONTEXT
         self.books.beyond += 1
-        self.books.far[call.key] = held
+        self.books.far.put(held)
         near = held.eta - HORIZON // 2
         if not self._asking and not self.more and (self.claim_at is None or near < self.claim_at):
             self.claim_at = near
@@ -125,12 +125,12 @@ class Claims(Leaving):
     def _come_near(self, call: Call) -> None:
         """Beyond the horizon it is no more."""
         if self.books.far and self.books.far.get(call.key) is call:
-            del self.books.far[call.key]
+            self.books.far.pop(call.key)
             self.books.beyond -= 1
 
     def _abandon_far(self, closed: QueueClosed) -> None:
         """The queue closes: whoever waits for far calls is told."""
-        for call in list(self.books.far.values()):
+        for call in self.books.far:
             self._come_near(call)
             self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
 
@@ -188,7 +188,7 @@ class Claims(Leaving):
             self.ledger.claimed += 1
         elif self.books.parked.pop(row.id, None) is None and row.state == rows.SCHEDULED:
             self.books.beyond -= 1
-        far = self.books.far.pop(key, None)
+        far = self.books.far.pop(key)
         if far is not None and far.id == call.id:
             if row.state == rows.SCHEDULED and not self._is_near(far):
                 self._go_far(far)  # the object that somebody holds

@@ -34,7 +34,7 @@ class Leaving(Loop):
         if waiting is not None and waiting.id == call.id:
             self.agenda.remove(key)
         elif (far := self.books.far.get(key)) is not None and far.id == call.id:
-            del self.books.far[key]
+            self.books.far.pop(key)
             self.books.beyond -= 1
         else:
             return  # it runs, has ended or was replaced: what was logged of that will tell

@@ -341,6 +341,8 @@ class Scheduler(Claims):
             joiner: asyncio.Future[None] = self.loop.create_future()
             self._joiners.append(joiner)
             await joiner
+        with suppress(JournalError):  # of what has ended here, the outcome may be on its way
+            await self.recorded()
 
     async def shut_down(self, drain: float, grace: float) -> None:
         """Stop accepting, let runs end, cancel those that do not, settle every waiter."""

@@ -4,20 +4,13 @@ import sqlite3
 from typing import Final
 
 from asyncdefer.errors import JournalError, JournalFull
-from asyncdefer.stores import _lock
-
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
+from asyncdefer.stores._room import no_room
 
 BUSY_WAIT: Final = 1
 """Seconds that a statement waits for the transaction of another connection."""
 
 BUSY_ROUNDS: Final = 60
 """And how often that is done; other steps come in between."""
-
-_PROBE: Final = 64 << 10
 
 
 class Busy(JournalError):
@@ -35,7 +28,7 @@ def told(error: Exception, path: str) -> JournalError:
             )
         case sqlite3.SQLITE_FULL:
             return full(path)
-        case sqlite3.SQLITE_IOERR if _no_room(path):
+        case sqlite3.SQLITE_IOERR if no_room(path):
             return full(path)
         case sqlite3.SQLITE_NOTADB:
             return JournalError(f"{path} is not a SQLite database: name another file")
@@ -52,14 +45,6 @@ def told(error: Exception, path: str) -> JournalError:
             return JournalError(f"the journal {path} could not be read or written: {error}")
 
 
-def size_limit() -> int | None:
-    """How long a file of this process may be, if there is a limit."""
-    if resource is None:
-        return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return None if limit == resource.RLIM_INFINITY else limit
-
-
 def full(path: str) -> JournalFull:
     return JournalFull(
         f"there is no room for another call in {path}: the disk, a quota or a file size limit is reached"
@@ -71,11 +56,3 @@ def damaged(path: str, how: str) -> JournalError:
         f"the journal {path} is damaged: {how}. Put a backup in its place, or recover what is in "
         "it with the .recover command of the sqlite3 shell"
     )
-
-
-def _no_room(path: str) -> bool:
-    """An I/O error without a reason may be a limit: try, and compare."""
-    limit = size_limit()
-    if limit is not None and max(_lock.size(path), _lock.size(f"{path}-wal")) + _PROBE > limit:
-        return True
-    return not _lock.room(f"{path}-probe", _PROBE)

@@ -9,8 +9,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores import _group, _lock, _reads, _schema
 from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Row, Unknown, Written
-from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, size_limit, told
+from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, told
 from asyncdefer.stores._fold import LIVE
+from asyncdefer.stores._room import AUTOCHECKPOINT, Room, checkpoint, length
 
 T = TypeVar("T")
 
@@ -24,9 +25,7 @@ _GROWN: Final = 64 << 20
 _PRAGMAS: Final[dict[str, int]] = {
     "fullfsync": 1,  # macOS has an fsync that is none
     "checkpoint_fullfsync": 1,
-    # A group of a thousand changes all over the table writes more than a thousand pages, and a
-    # checkpoint after each of them would cost as much again.
-    "wal_autocheckpoint": 4_000,
+    "wal_autocheckpoint": AUTOCHECKPOINT,
     "journal_size_limit": 32 << 20,
     "cache_size": -16_000,  # KiB
     "temp_store": 2,  # no files but ours
@@ -69,7 +68,7 @@ class File:
         self._log = f"{path}-wal"
         self._synchronous = synchronous
         self._identity = _lock.Identity(path)
-        self._reserve = _lock.Reserve(path)
+        self._room = Room(path)
         self._db: sqlite3.Connection | None = None
         self._schema: int | None = None  # SQLite's count of its changes, as it was checked
         self._found: Opened | None = None
@@ -95,8 +94,12 @@ class File:
 
     def open(self) -> Opened:
         """Become the owner of what is there, or begin a new journal."""
-        opened = self._with_room(self._open, adds=False)
-        self._reserve.keep()
+        try:
+            opened = self._open()
+        except JournalFull:
+            self._room.release()
+            opened = self._open()
+        self.read(self._room.keep)
         return opened
 
     def _open(self) -> Opened:
@@ -139,7 +142,7 @@ class File:
 
     def _check_length(self, db: sqlite3.Connection) -> None:
         """A file that ends before its last page was cut off; the -wal may have the pages yet."""
-        wanted = _length(db)
+        wanted = length(db)
         there = _lock.size(self.path) + _lock.size(self._log)
         if there < wanted:
             raise damaged(self.path, f"it has {there} bytes of {wanted}")
@@ -287,41 +290,16 @@ class File:
 
     def _with_room(self, act: Callable[[], T], *, adds: bool) -> T:
         """Where the disk is full, look for room in the -wal; without adds, by way of the reserve."""
-        if adds and not self.read(self._is_room):
+        if adds and not self.read(self._room.is_there):
             raise full(self.path)
-        for remedy in [self._rewind] if adds else [self._rewind, self._spend]:
+        room = self._room
+        for remedy in [room.rewind] if adds else [room.rewind, room.spend]:
             try:
                 return act()
             except JournalFull:
-                remedy()
+                with suppress(JournalError):
+                    self.read(remedy)
         return act()
-
-    def _is_room(self, db: sqlite3.Connection) -> bool:
-        """Calls are refused before the last room is taken, in which ends of jobs are recorded."""
-        limit = size_limit()
-        if limit is not None:  # no other file could be a reserve for that
-            most = limit - min(_lock.RESERVE, limit // 4)
-            if _lock.size(self._log) > most:
-                self._checkpoint("TRUNCATE")
-            if max(_length(db), _lock.size(self._log)) > most:
-                return False
-        return not self._reserve.short or self._reserve.keep(self._growth(db))
-
-    def _growth(self, db: sqlite3.Connection) -> int:
-        """What the disk must have room for before the -wal can be written anew."""
-        return max(0, _length(db) - _lock.size(self.path))
-
-    def _rewind(self) -> None:
-        """Have the -wal written from its beginning again."""
-        self._checkpoint("RESTART")
-
-    def _spend(self) -> None:
-        self._reserve.release()
-        self._rewind()
-
-    def _checkpoint(self, mode: str) -> None:
-        with suppress(sqlite3.Error, JournalError):
-            self._ready().execute(f"PRAGMA wal_checkpoint({mode})")
 
     # -- the verbs
 
@@ -331,7 +309,7 @@ class File:
         written = self._with_room(lambda: self._write(changes), adds=adds)
         if adds:
             with suppress(JournalError):  # it is written
-                self._reserve.keep(self.read(self._growth))
+                self.read(self._room.keep)
         return written
 
     def _write(self, changes: Sequence[Change]) -> tuple[Written, list[Row]]:
@@ -365,13 +343,10 @@ class File:
         """Keep the -wal short, and the reserve."""
         self.read(self._check_owner)
         if _lock.size(self._log) > _WORTH_IT:
-            self._checkpoint("PASSIVE")
+            checkpoint(self._ready(), "PASSIVE")
         if _lock.size(self._log) > _GROWN:
-            self._checkpoint("TRUNCATE")
-        growth = self.read(self._growth)
-        if not growth:
-            self._reserve.shrink()
-        self._reserve.keep(growth)
+            checkpoint(self._ready(), "TRUNCATE")
+        self.read(self._room.keep)
 
 
 _OVER: Final = (
@@ -380,13 +355,6 @@ _OVER: Final = (
     "AND state NOT IN ('held', 'scheduled', 'running') ORDER BY until LIMIT ?"
 )
 _DELETE_OVER: Final = f"DELETE FROM asyncdefer_jobs WHERE id IN ({_OVER})"
-
-
-def _length(db: sqlite3.Connection) -> int:
-    """How long the file is when all that is in the -wal is where it belongs."""
-    pages: int = db.execute("PRAGMA page_count").fetchone()[0]
-    each: int = db.execute("PRAGMA page_size").fetchone()[0]
-    return pages * each
 
 
 def _write_meta(db: sqlite3.Connection, values: dict[str, Any]) -> None:

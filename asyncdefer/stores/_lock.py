@@ -7,10 +7,8 @@ may have open is ever opened here by other means: closing such a descriptor woul
 that this process holds on it.
 
 A file that was removed or replaced takes writes without a complaint, so its identity is compared.
-And a third file, `<journal>-reserve`, is room that is let go when the disk is full.
 """
 
-import errno
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -22,10 +20,7 @@ from asyncdefer.errors import JournalError, JournalLocked
 from asyncdefer.stores._base import Owner
 
 PRIVATE: Final = 0o600
-RESERVE: Final = 1 << 20
 _NOTHING: Final = (0, 0)
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_NO_ROOM: Final = (*_FULL, errno.EFBIG)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,23 +67,6 @@ def size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
-
-
-def room(path: str, bytes_: int) -> bool:
-    """Whether the disk, a quota and the limits of this process have room for so much."""
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
-    except OSError as error:
-        return error.errno not in _NO_ROOM
-    try:
-        os.write(file, bytes(bytes_))
-        os.fsync(file)
-    except OSError as error:
-        return error.errno not in _NO_ROOM
-    finally:
-        os.close(file)
-        os.unlink(path)
-    return True
 
 
 def lock(connection: sqlite3.Connection, journal: str) -> None:
@@ -173,63 +151,3 @@ def _number(path: str) -> tuple[int, int]:
     except OSError:
         return _NOTHING
     return found.st_dev, found.st_ino
-
-
-class Reserve:
-    """Room on the disk that is let go when there is no other, to record what happens to jobs.
-
-    What helps then is to write the -wal from its beginning again, which takes that its pages are
-    where they belong. So the room is half a mebibyte, and as much as the journal has to grow for
-    that, in whole mebibytes.
-    """
-
-    def __init__(self, journal: str) -> None:
-        self._path = journal + "-reserve"
-        self.short = False
-        """There is no room for all of it: the disk is as good as full."""
-
-    def keep(self, growth: int = 0) -> bool:
-        """Take the room, as far as it is not taken; whether more of the disk may be used."""
-        there = size(self._path)
-        wanted = (growth // RESERVE + 1) * RESERVE
-        if growth % RESERVE > RESERVE // 2:
-            wanted += RESERVE
-        self.short = there < wanted and not self._take(there, wanted)
-        return not self.short
-
-    def _take(self, there: int, wanted: int) -> bool:
-        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        try:
-            file = os.open(self._path, flags, PRIVATE)
-        except OSError as error:
-            return error.errno not in _FULL  # else nobody can have a reserve here
-        try:
-            _allocate(file, there, wanted)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(file, there)
-            return error.errno not in _FULL
-        finally:
-            os.close(file)
-        return True
-
-    def shrink(self) -> None:
-        """The -wal has nothing that the journal has to grow for."""
-        if size(self._path) > RESERVE:
-            with suppress(OSError):
-                os.truncate(self._path, RESERVE)
-
-    def release(self) -> None:
-        """Let the room go."""
-        with suppress(OSError):
-            os.unlink(self._path)
-            self.short = True
-
-
-def _allocate(file: int, start: int, stop: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, stop)
-    else:  # macOS
-        os.lseek(file, start, os.SEEK_SET)
-        os.write(file, bytes(stop - start))
-        os.fsync(file)
