@@ -6,7 +6,7 @@ is rows, and the calls of those that somebody holds a handle of. Recovery is the
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
@@ -21,7 +21,7 @@ from asyncdefer._leaving import Leaving
 from asyncdefer._log import WARNING, LogEvent
 from asyncdefer._recording import FAR
 from asyncdefer._task import Task
-from asyncdefer.errors import JobFailed, QueueClosed
+from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
 from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set
 
 HORIZON: Final = 600 * SECOND
@@ -29,6 +29,20 @@ IN_MEMORY: Final = 100_000  # waiting jobs that claims bring in at the most
 PAGE: Final = 1_000  # rows of one claim
 CRASHES: Final = 3
 _LAST: Final = (1 << 63) - 1  # the greatest id
+
+
+class Unwritten(NamedTuple):
+    """What the store does not know yet: ids, and the newest waiting call of each key among them."""
+
+    ids: set[int]
+    newest: dict[tuple[str, str], int]
+
+    def knows_better(self, row: Row) -> bool:
+        """What a claim has found is out of date."""
+        if row.id in self.ids:
+            return True
+        waits = row.key is not None and row.state == rows.SCHEDULED
+        return waits and self.newest.get((row.task, row.key or ""), 0) > row.id
 
 
 class Claims(Leaving):
@@ -150,19 +164,25 @@ class Claims(Leaving):
             if orphan is not None:
                 self._bury(*orphan)
 
-    def _unwritten(self) -> set[int]:
-        """The ids of which the store does not know the last word."""
+    def _unwritten(self) -> Unwritten:
         assert self.journal is not None
-        return {
-            change.id if isinstance(change, Drop) else change.row.id
-            for change in self.journal.unwritten()
-            if not isinstance(change, Note)
-        }
+        ids: set[int] = set()
+        newest: dict[tuple[str, str], int] = {}
+        for change in self.journal.unwritten():
+            if isinstance(change, Drop):
+                ids.add(change.id)
+            elif not isinstance(change, Note):
+                row = change.row
+                ids.add(row.id)
+                if row.key is not None and row.state == rows.SCHEDULED:
+                    name = row.task, row.key
+                    newest[name] = max(row.id, newest.get(name, 0))
+        return Unwritten(ids, newest)
 
-    def _adopt(self, row: Row, unwritten: set[int]) -> Call | None:
+    def _adopt(self, row: Row, unwritten: Unwritten) -> Call | None:
         """Take a row in, unless it is here already, or we know better."""
         task = self.task_of(row.task)
-        if row.id in unwritten:
+        if unwritten.knows_better(row):
             return None
         if task is None:
             self._park(row, "UnknownTask", f"no task is named {row.task!r} here: register it")
@@ -190,17 +210,17 @@ class Claims(Leaving):
             self.books.beyond -= 1
         far = self.books.far.pop(key)
         if far is not None and far.id == call.id:
-            if row.state == rows.SCHEDULED and not self._is_near(far):
-                self._go_far(far)  # the object that somebody holds
-                return far
             call.answer, call.first = far.shared(), far.first or far
         orphan = self._orphans.pop(key, None)
         if orphan is not None:  # those who waited for the call that was refused follow this one
             orphan[0].shared().final().follow(call.shared())
+        if far is not None and row.state == rows.SCHEDULED and not self._is_near(call):
+            self._go_far(call)
+            return call.first  # the object that somebody holds
         if call.more.schedule is not None and not self._goes_on(call, row):
             return None
         if row.state == rows.RUNNING:
-            self._interrupted(call)
+            self._interrupted(call, cancelled=rows.body_of(row).cancelled)
         else:
             self._let_wait(call)
         return call
@@ -223,10 +243,15 @@ class Claims(Leaving):
     def _is_near(self, call: Call) -> bool:
         return call.eta - self._ahead < self.near or rows.stays(call)
 
-    def _interrupted(self, call: Call) -> None:
+    def _interrupted(self, call: Call, *, cancelled: bool) -> None:
         """The process died while it ran: it gives way to a newer call, or runs again, but not for ever."""
         assert self.journal is not None
-        newer = self.agenda.waiting.get(call.key)
+        if cancelled:
+            run = Running(call, call.more.attempt, call.eta, 0, call.eta, self)
+            text = f"{call.task.name} was cancelled, and its process died before it had stopped"
+            self._end(call, Outcome(Event.CANCEL, error=JobCancelled(text)), run, self._steady())
+            return
+        newer = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
         if newer is not None and newer.calls:
             self.ledger.replaced += 1
             call.shared().follow(newer.shared())

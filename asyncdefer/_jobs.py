@@ -185,7 +185,7 @@ class Jobs(Recording, ABC):
         """A run that is to be followed by another; it gives way to a newer call that waits."""
         call = run.call
         state = after(State.RUNNING, verdict.event)
-        newer = self.agenda.waiting.get(call.key)
+        newer = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
         if newer is not None and newer.calls:
             call.shared().follow(newer.shared())
             after(state, Event.REPLACE)

@@ -295,21 +295,22 @@ class Journal:
 
     async def _read_again(self) -> bool:
         """After a commit that failed: what of it is there is done, and the rest is still to be."""
-        ids = {
-            change.id if isinstance(change, Drop) else change.row.id
-            for entry in self._doubt
-            for change in entry.command
-            if not isinstance(change, Note)
-        }
+        last: dict[int, Change] = {}  # of several changes of a job, it shows in the row
+        for entry in self._doubt:
+            for change in entry.command:
+                if not isinstance(change, Note):
+                    last[change.id if isinstance(change, Drop) else change.row.id] = change
         try:
-            found = {row.id: row async for row in self.store.scan(ids=list(ids), limit=len(ids))}
+            scan = self.store.scan(ids=list(last), limit=len(last))
+            found = {row.id: row async for row in scan}
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(as_journal_error(error))
             return False
         doubt, self._doubt = self._doubt, []
-        there = [entry for entry in doubt if all(is_there(c, found) for c in entry.command)]
-        self._stuck = [entry for entry in doubt if entry not in there] + self._stuck
-        self._finish(there, Written())
+        if all(is_there(change, found) for change in last.values()):  # it was one transaction
+            self._finish(doubt, Written())
+        else:
+            self._stuck = doubt + self._stuck
         return True
 
     async def _ask_all(self) -> bool:

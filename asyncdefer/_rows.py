@@ -50,7 +50,7 @@ class Body(Struct, omit_defaults=True):
     """The body of a row. Times are in microseconds of the wall clock.
 
     `options`: those given to this call. `repeat`: the rule by which this run of a schedule was
-    placed. `crashes`: runs during which the process died. The others are as in `More`, `Call` and
+    placed. `crashes`: runs during which the process died. `cancelled`: the run was told to stop. The others are as in `More`, `Call` and
     `Answer`. `result` is absent where it could not be recorded.
     """
 
@@ -65,6 +65,7 @@ class Body(Struct, omit_defaults=True):
     grid: int | None = None
     ends: int | None = None
     caught: int | None = None
+    cancelled: bool = False
     started: int | None = None
     finished: int | None = None
     error: JobError | None = None
@@ -86,13 +87,13 @@ def waiting(call: Call, ahead: int, arguments: str = "") -> Row:
     return Row(call.id, task.name, text, SCHEDULED, at, None, stays(call), arguments, body)
 
 
-def under_way(run: Running, ahead: int) -> Row:
-    """The row of a run."""
+def under_way(run: Running, ahead: int, *, cancelled: bool = False) -> Row:
+    """The row of a run, or of one that was told to stop and has not yet."""
     call = run.call
-    if call.more is NOTHING_MORE and call.calls == 1:  # most of them, and no need for a record
+    if call.more is NOTHING_MORE and call.calls == 1 and not cancelled:  # most of them
         body = f'{{"attempt":{run.attempt},"started":{run.started}}}'
     else:
-        body = _body(call, ahead, run.attempt, started=run.started)
+        body = _body(call, ahead, run.attempt, started=run.started, cancelled=cancelled)
     return Row(call.id, call.task.name, call.shown_key, RUNNING, run.due, None, False, "", body)
 
 

@@ -5,14 +5,12 @@ leads everything to an end.
 """
 
 import asyncio
-import os
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from threading import get_ident
 from typing import Any, Final
-from weakref import WeakSet
 
 from msgspec import UNSET, structs
 
@@ -34,6 +32,7 @@ from asyncdefer._core.job import (
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options
 from asyncdefer._core.rules import grid_of
+from asyncdefer._door import NOWHERE, door_of, running_loop
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
@@ -43,37 +42,6 @@ from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClose
 from asyncdefer.stores._base import Drop, Set
 
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
-_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
-
-
-class _Nowhere:
-    """What stands for the loop where none runs any more: in a closed queue, in a forked child."""
-
-    _thread_id: int | None = None
-
-
-class _Asked:
-    """A loop that does not tell the thread it runs in, as uvloop's: the running one is asked for."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    @property
-    def _thread_id(self) -> int | None:
-        return get_ident() if _running_loop() is self._loop else None
-
-
-_started: Final[WeakSet["Scheduler"]] = WeakSet()
-
-
-def _close_in_child() -> None:
-    """A forked child has the thread's number and the loop, but the loop does not run there."""
-    for scheduler in _started:
-        scheduler.shut_door()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)
 
 
 class Scheduler(Claims):
@@ -81,22 +49,18 @@ class Scheduler(Claims):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # asyncio's own loops have the thread they run in, or None: an attribute that is read in a
-        # third of the time that asking for the running loop takes (on 3.11 that asks for the pid).
-        tells = getattr(self.loop, "_thread_id", None) == get_ident()
-        self._door: Any = self.loop if tells else _Asked(self.loop)
-        _started.add(self)
+        self._door = door_of(self)
         self.clock.attach(self)
 
     def shut_door(self) -> None:
         """Let no more calls in by the short way; the long one tells why."""
-        self._door = _Nowhere
+        self._door = NOWHERE
 
     # -- a call comes
 
     def check_loop(self) -> None:
         """`WrongLoop` unless the caller is in the queue's own loop."""
-        if _running_loop() is not self.loop:
+        if running_loop() is not self.loop:
             raise WrongLoop(
                 "this queue runs in another event loop: use it where it was started,"
                 " or queue.enqueue_from_thread(…) from another thread"
@@ -248,6 +212,9 @@ class Scheduler(Claims):
         live = self.books.live(call)
         if isinstance(live, Running):
             self._stop(live, Event.CANCEL)
+            if self.journal is not None and live.stop is Event.CANCEL:
+                row = rows.under_way(live, self._ahead, cancelled=True)
+                self.journal.log(Set(row, rows.RUNNING))
         elif live is not None:
             self._take_out(live)
             text = f"{live.task.name} was cancelled before its start"

@@ -91,10 +91,11 @@ def _read_waiting(db: sqlite3.Connection, keys: Iterable[Key], fold: Fold) -> No
         if len(some) == _MANY:
             found = db.execute(_WAITING_OF_MANY, list(chain.from_iterable(some))).fetchall()
         else:
-            found = [row for key in some for row in db.execute(_WAITING, key)]
+            found = [db.execute(_WAITING_OF_ONE, key).fetchone() for key in some]
         for id, task, key in found:  # noqa: A001 - the field's name
-            fold.waiting[task, key] = id
-            fold.found[id] = Found(SCHEDULED, (task, key))
+            if id is not None:
+                fold.waiting[task, key] = id
+                fold.found[id] = Found(SCHEDULED, (task, key))
 
 
 def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) -> None:
@@ -113,15 +114,15 @@ def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) ->
 # To bind a None costs as much as to bind five texts, so each shape of a row has its own statement.
 
 _WAITING: Final = (
-    "SELECT id, task, key FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
-    "WHERE task = ? AND key = ? AND state = 'scheduled'"
+    "SELECT id FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
+    "WHERE task = {task} AND key = {key} AND state = 'scheduled'"
 )
+_WAITING_OF_ONE: Final = f"SELECT ({_WAITING.format(task='?1', key='?2')}), ?1, ?2"
 _MANY: Final = 100
+# No join: after an ANALYZE, SQLite would build a Bloom filter for it, of all rows.
 _WAITING_OF_MANY: Final = (
     f"WITH wanted (task, key) AS (VALUES {', '.join(['(?, ?)'] * _MANY)}) "
-    "SELECT jobs.id, jobs.task, jobs.key FROM wanted "
-    "CROSS JOIN asyncdefer_jobs AS jobs INDEXED BY asyncdefer_jobs_key "
-    "ON jobs.task = wanted.task AND jobs.key = wanted.key AND jobs.state = 'scheduled'"
+    f"SELECT ({_WAITING.format(task='wanted.task', key='wanted.key')}), task, key FROM wanted"
 )
 _STATE: Final = "SELECT state, task, key FROM asyncdefer_jobs WHERE id = ?"
 _DELETE: Final = "DELETE FROM asyncdefer_jobs WHERE id = ? AND state = ?"

@@ -33,7 +33,7 @@ _PINNED: Final = (
 )
 _WAITING: Final = f"{_ROW} INDEXED BY asyncdefer_jobs_waiting WHERE state = 'scheduled'"
 _OTHER: Final = f"{_ROW} INDEXED BY asyncdefer_jobs_other WHERE state <> 'scheduled' AND state = ?1"
-_COMING_NOW: Final = f"{_WAITING} AND pinned = 0 AND at = ?1 AND id > ?2 AND at <= ?3 ORDER BY id"
+_COMING_NOW: Final = f"{_WAITING} AND pinned = 0 AND at = ?1 AND id > ?2 AND ?1 <= ?3 ORDER BY id"
 _COMING: Final = f"{_WAITING} AND pinned = 0 AND at > ?1 AND at <= ?2 ORDER BY at, id"
 _NEXT_STATE: Final = (
     "SELECT state FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_other "
