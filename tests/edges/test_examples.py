@@ -205,6 +205,28 @@ def test_nightly_batch() -> None:
     ]
 
 
+def test_reminders_outlive_kill_9() -> None:
+    """What was done is not done again, what rang rings again, and what waited comes in its time."""
+    shown = run("examples/reminder_service.py")
+    assert shown.splitlines() == [
+        "   the service starts, with 0 in its journal",
+        "   dentist is accepted",
+        "   walk is accepted",
+        "   tea is accepted",
+        "   tea! (attempt 1)",
+        "   tea is done",
+        "   oven is accepted",
+        "   oven! (attempt 1)",
+        "kill -9",
+        "   the service starts, with 3 in its journal",
+        "   oven! (attempt 2)",
+        "   oven is done",
+        "   walk! (attempt 1)",
+        "   walk is done",
+        "   the service ends, and leaves 1",
+    ]
+
+
 def test_fastapi_serves_itself() -> None:
     """As a script, the application answers real requests and ends."""
     shown = run("examples/fastapi_app.py")
