@@ -190,8 +190,7 @@ class Books:
         answer = self.answer(call)
         self.name(call)
         live = State.RUNNING if isinstance(what, Running) else State.SCHEDULED
-        ended = answer.state or answer.ending
-        state = State(ended or live)
+        state = State(answer.state or answer.ending or live)
         started = what.started if isinstance(what, Running) else answer.started
         return Job(
             id=str(call.id),
@@ -203,7 +202,7 @@ class Books:
             calls=call.calls,
             enqueued_at=moment((call.id >> 20) * 1000),
             started_at=None if started is None else moment(started),
-            finished_at=None if ended is None else moment(answer.finished),
+            finished_at=None if answer.state is None else moment(answer.finished),
             error=job_error(answer.error) if state is State.FAILED and answer.error else None,
             read_arguments=partial(_arguments, call.task, call.args, call.kwargs),
         )

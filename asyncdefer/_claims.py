@@ -58,6 +58,7 @@ class Claims(Leaving):
         self.ledger.claimed = self.books.beyond + opened.counts.get(rows.RUNNING, 0)
         self._upto: Place = START
         self._near_at = 0
+        self._beyond: int | None = None  # no row beyond the horizon has an earlier eta
         self._asking = False
         self._unknown: set[str] = set()
         self._restore_rates(opened.notes, task_of)
@@ -69,13 +70,25 @@ class Claims(Leaving):
         assert self.journal is not None
         self._asking, self.claim_at = True, None
         until = self.clock.wall() + HORIZON
-        self._near_at = until + 1
-        self._see_horizon()
+        self._near_at = max(self._near_at, until + 1)
+        self.near = self._near_at - self._ahead
         claim = Claim(arrived=self._arrive, until=until, limit=PAGE, after=self._upto)
         return self.journal.claim(claim)
 
-    def _see_horizon(self) -> None:
+    def _see_horizon(self, wall: int) -> None:
+        """The horizon moves with the time, up to the first row that lies beyond it."""
+        if not self._asking and not self.more:
+            near = wall + HORIZON
+            if self._beyond is not None and self._beyond < near:
+                near = self._beyond
+            if near > self._near_at:
+                self._near_at, self._upto = near, (near - 1, _LAST)
         self.near = self._near_at - self._ahead
+
+    def _is_far(self, order: int) -> bool:
+        """An order by the steady clock that seemed to be beyond the horizon is there indeed."""
+        self._see_horizon(self.clock.wall())
+        return order >= self.near
 
     def _arrive(self, claim: Claim, found: list[Row]) -> None:
         self._asking = False
@@ -89,13 +102,14 @@ class Claims(Leaving):
             self._near_at = plain[-1].at
         else:
             self._upto = (claim.until, _LAST)
-            if claim.beyond is not None:
-                self.claim_at = max(claim.beyond.at - HORIZON, self.clock.wall()) + HORIZON // 2
-        self._see_horizon()
+            self._beyond = None if claim.beyond is None else claim.beyond.at
+            if self._beyond is not None:
+                self.claim_at = max(self._beyond - HORIZON, self.clock.wall()) + HORIZON // 2
+        self._see_horizon(self.clock.wall())
         self.wake()
 
     def _look_around(self, wall: int) -> None:
-        self._see_horizon()
+        self._see_horizon(wall)
         if self._asking:
             return
         if self.more:
@@ -113,6 +127,8 @@ class Claims(Leaving):
         held.steady, held.context = False, NO_CONTEXT
         self.books.beyond += 1
         self.books.far.put(held)
+        if self._beyond is None or held.eta < self._beyond:
+            self._beyond = held.eta
         near = held.eta - HORIZON // 2
         if not self._asking and not self.more and (self.claim_at is None or near < self.claim_at):
             self.claim_at = near
@@ -120,7 +136,7 @@ class Claims(Leaving):
 
     def _make_way(self, call: Call, old: Call | None, order: int, now: int) -> None:
         """Place a call that has a key, in the agenda or beyond the horizon."""
-        if order >= self.near and not rows.stays(call):
+        if order >= self.near and self._is_far(order) and not rows.stays(call):
             if old is not None:
                 self._take_out(old)
             self._go_far(call)
@@ -320,9 +336,10 @@ class Claims(Leaving):
         answer.until = FAR if row.until is None else row.until - self._ahead
         key: Key = row.id if row.key is None else (task.identity, row.key)
         call = Call(row.id, task, key, row.at, False, (), NO_KWARGS, NO_CONTEXT, answer=answer)
-        with suppress(Unreadable):
-            call = rows.call_of(row, task, self._ahead)
-            call.answer = answer
+        if not isinstance(task, rows.Stranger):
+            with suppress(Unreadable):
+                call = rows.call_of(row, task, self._ahead)
+                call.answer = answer
         self.ledger.keep(call)
         return call
 

@@ -3,7 +3,6 @@
 import builtins
 import collections.abc as abc
 import dataclasses
-import importlib
 import inspect
 import ipaddress
 import pathlib
@@ -226,7 +225,7 @@ class Types:
                 lambda: _required(required, _hints(annotation, cls)),
             )
         elif hasattr(cls, "__get_pydantic_core_schema__"):
-            return Foreign(tag, cls, importlib.import_module("pydantic").TypeAdapter(annotation))
+            return Foreign(tag, cls, sys.modules["pydantic"].TypeAdapter(annotation))
         if names is None:
             return Other(tag, cls)
         found = names

@@ -255,9 +255,9 @@ class Jobs(Recording, ABC):
         if self.journal is None:
             self._settle(call, answer, state, plain)
         else:
-            answer.ending = plain
+            answer.ending = rows.SCHEDULED if run is None else rows.RUNNING
             settle = partial(self._settle, call, answer, state, plain)
-            self._record_end(call, answer, verdict, run, following, settle)
+            self._record_end(call, answer, verdict, plain, following, settle)
 
     def _settle(
         self,

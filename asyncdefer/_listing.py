@@ -83,7 +83,8 @@ def _shown(scheduler: Scheduler, row: Row) -> Job | None:
 def job_of(scheduler: Scheduler, row: Row) -> Job:
     """The public record of a row."""
     state = State(row.state)
-    if row.id in scheduler.books.parked:
+    unknown = scheduler.task_of(row.task) is None
+    if row.id in scheduler.books.parked or (unknown and not state.ended):
         state = State.HELD
     try:
         body = rows.body_of(row)

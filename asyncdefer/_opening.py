@@ -77,7 +77,9 @@ class Opening:
         while True:
             try:
                 await self.open(task_of)
-            except JournalLocked:
+            except JournalError as error:
+                if not isinstance(error, JournalLocked):
+                    self._failed(error)
                 if self._ended:  # a store that is asked may not hear that nobody waits any more
                     return
                 await asyncio.sleep(POLL)

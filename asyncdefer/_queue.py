@@ -35,7 +35,7 @@ from asyncdefer._log import Events, Subscriber
 from asyncdefer._opening import Opening, store_of
 from asyncdefer._scheduler import Scheduler
 from asyncdefer._task import Accept, Task, Tasks
-from asyncdefer.errors import JournalLocked, NotStarted
+from asyncdefer.errors import JournalLocked, NotStarted, QueueClosed
 from asyncdefer.stores._base import Store
 
 P = ParamSpec("P")
@@ -179,10 +179,12 @@ class Queue(Calls):
         return self._opening is not None and self._opening.standing_by is not None
 
     async def ready(self) -> None:
-        """Wait until this queue owns its journal; at once where it does, or needs none."""
+        """Wait until this queue owns its journal; `QueueClosed` if it is closed before."""
         self._started()
         if self._opening is not None and self._opening.standing_by is not None:
-            await asyncio.shield(self._opening.standing_by)
+            await asyncio.wait([self._opening.standing_by])
+        if not self._is_running() or self._closing is not None:
+            raise QueueClosed("the queue was closed: start it again first")
 
     async def close(self) -> None:
         """Stop accepting, let running jobs end within `drain_timeout`, cancel the rest.
@@ -266,7 +268,7 @@ class Queue(Calls):
             raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
 
     def _register(self, task: Task[..., Any]) -> None:
-        begins = task.declared.repeat and self._is_running()
+        begins = task.declared.repeat and self._is_running() and not self.standby
         if begins:
             self._started().check_loop()
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry

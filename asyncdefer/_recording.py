@@ -120,35 +120,36 @@ class Recording:
         call: Call,
         answer: Answer,
         outcome: Outcome,
-        run: Running | None,
+        state: str,
         following: Call | None,
         settle: Callable[[frozenset[int] | None], None],
     ) -> None:
         assert self.journal is not None
         if is_closing(outcome):  # it stays in the journal, and runs when the queue is there again
-            if run is None:
+            if answer.ending == rows.SCHEDULED:
                 settle(frozenset())
                 return
-            more = structs.replace(call.more, attempt=run.attempt, seen=None)
+            more = structs.replace(call.more, attempt=answer.attempt, seen=None)
             again = call.again(call.eta, steady=call.steady, more=more)
             changes: list[Change] = [Set(rows.waiting(again, self._ahead), rows.RUNNING)]
         else:
-            changes = [self._ended(call, answer, rows.SCHEDULED if run is None else rows.RUNNING)]
+            changes = [self._ended(call, answer, state)]
         if following is not None:
             arguments, *_ = rows.codec_of(call).encode(following.args, following.kwargs)
             changes.append(Add(rows.waiting(following, self._ahead, arguments)))
         self.journal.log(*changes, done=settle)
 
-    def _ended(self, call: Call, answer: Answer, was: str) -> Change:
+    def _ended(self, call: Call, answer: Answer, state: str) -> Change:
+        was = str(answer.ending)
         until = None if answer.until >= FAR else answer.until + self._ahead
         if until is not None and until <= answer.finished:
             return Drop(call.id, was)
         try:
-            row = rows.ended(call, str(answer.ending), answer, until, self._ahead)
+            row = rows.ended(call, state, answer, until, self._ahead)
         except (TypeError, ValueError) as error:
             told = JobError(type(error).__name__, str(error), "")
             self._tell(WARNING, "result_not_recorded", call, error=told)
-            row = rows.without_result(call, str(answer.ending), answer, until, self._ahead)
+            row = rows.without_result(call, state, answer, until, self._ahead)
         return Set(row, was)
 
     # -- rates

@@ -23,6 +23,7 @@ LAWS = [
     *(f"W{n}" for n in range(1, 6)),
     *(f"R{n}" for n in range(1, 9)),
     *(f"C{n}" for n in range(1, 4)),
+    *(f"J{n}" for n in range(1, 12)),
 ]
 
 

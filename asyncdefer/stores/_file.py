@@ -16,7 +16,7 @@ from asyncdefer.stores._room import AUTOCHECKPOINT, Room, checkpoint, length
 T = TypeVar("T")
 
 _PURGE: Final = 1_000  # rows that go in one transaction
-_QUICK_CHECK: Final = 8 << 20  # bytes that are checked in some milliseconds
+_QUICK_CHECK: Final = 4 << 20  # bytes that are checked in ten milliseconds or so
 _NOT_WRITTEN: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY)
 _FULL: Final = 2  # PRAGMA synchronous
 _WORTH_IT: Final = 1 << 20  # bytes of -wal
@@ -70,6 +70,7 @@ class File:
         self._identity = _lock.Identity(path)
         self._room = Room(path)
         self._db: sqlite3.Connection | None = None
+        self._unsynced = False  # a commit failed, and it may be in the system's memory only
         self._schema: int | None = None  # SQLite's count of its changes, as it was checked
         self._found: Opened | None = None
 
@@ -172,7 +173,7 @@ class File:
 
     def _quick_check(self, db: sqlite3.Connection) -> None:
         """After an unclean stop; a large file would take too long, and is checked as it is used."""
-        if _lock.size(self.path) > _QUICK_CHECK:
+        if length(db) > _QUICK_CHECK:
             return
         for table in _schema.TABLES:
             (result,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
@@ -215,6 +216,7 @@ class File:
                 self._db = db
                 self._prepare(db)
                 self._check_owner(db)
+                self._sync(db)
             except BaseException:
                 self.close()
                 raise
@@ -223,6 +225,14 @@ class File:
             db.execute("ROLLBACK")
         self._identity.check()
         return db
+
+    def _sync(self, db: sqlite3.Connection) -> None:
+        """After a commit that failed: what is read from here on is on the disk, and not only in memory."""
+        if self._unsynced:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise Busy(f"another connection reads {self.path}: end what it does there")
+            self._unsynced = False
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         """Nobody came in by another door, and nobody has changed our tables."""
@@ -279,6 +289,7 @@ class File:
             if isinstance(what, JournalFull | Busy):
                 return what
         self.close()
+        self._unsynced = True
         return Unknown(f"it is not known whether the last write to {self.path} happened: {error}")
 
     def _roll_back(self) -> None:
@@ -290,9 +301,9 @@ class File:
 
     def _with_room(self, act: Callable[[], T], *, adds: bool) -> T:
         """Where the disk is full, look for room in the -wal; without adds, by way of the reserve."""
-        if adds and not self.read(self._room.is_there):
-            raise full(self.path)
         room = self._room
+        if adds and room.is_doubtful and not self.read(room.is_there):
+            raise full(self.path)
         for remedy in [room.rewind] if adds else [room.rewind, room.spend]:
             try:
                 return act()
@@ -306,13 +317,9 @@ class File:
     def write(self, commands: Sequence[Command]) -> tuple[Written, list[Row]]:
         changes = [change for command in commands for change in command]
         adds = Add in set(map(type, changes))
-        written = self._with_room(lambda: self._write(changes), adds=adds)
-        if adds:
-            with suppress(JournalError):  # it is written
-                self.read(self._room.keep)
-        return written
+        return self._with_room(lambda: self._write(changes, adds=adds), adds=adds)
 
-    def _write(self, changes: Sequence[Change]) -> tuple[Written, list[Row]]:
+    def _write(self, changes: Sequence[Change], *, adds: bool) -> tuple[Written, list[Row]]:
         def work(db: sqlite3.Connection) -> tuple[Written, list[Row]]:
             written = _group.write(db, changes)
             if written is None:
@@ -320,6 +327,8 @@ class File:
                 db.execute("BEGIN IMMEDIATE")
                 self._check_owner(db)
                 written = _group.write_surely(db, changes)
+            if adds:
+                self._room.keep(db)  # if it cannot be had, the next call will be refused
             return written
 
         return self._transact(work)

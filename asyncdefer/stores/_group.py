@@ -91,7 +91,7 @@ def _read_waiting(db: sqlite3.Connection, keys: Iterable[Key], fold: Fold) -> No
         if len(some) == _MANY:
             found = db.execute(_WAITING_OF_MANY, list(chain.from_iterable(some))).fetchall()
         else:
-            found = [db.execute(_WAITING_OF_ONE, key).fetchone() for key in some]
+            found = [db.execute(_WAITING_OF_ONE, key + key).fetchone() for key in some]
         for id, task, key in found:  # noqa: A001 - the field's name
             if id is not None:
                 fold.waiting[task, key] = id
@@ -117,7 +117,7 @@ _WAITING: Final = (
     "SELECT id FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
     "WHERE task = {task} AND key = {key} AND state = 'scheduled'"
 )
-_WAITING_OF_ONE: Final = f"SELECT ({_WAITING.format(task='?1', key='?2')}), ?1, ?2"
+_WAITING_OF_ONE: Final = f"SELECT ({_WAITING.format(task='?', key='?')}), ?, ?"
 _MANY: Final = 100
 # No join: after an ANALYZE, SQLite would build a Bloom filter for it, of all rows.
 _WAITING_OF_MANY: Final = (
@@ -133,9 +133,7 @@ _REWRITE: Final = (
 )
 _LAST_ID: Final = "SELECT value FROM asyncdefer_meta WHERE name = 'last_id'"
 _COUNT: Final = "UPDATE asyncdefer_meta SET value = value + ? WHERE name = ?"
-_RAISE_LAST_ID: Final = (
-    "UPDATE asyncdefer_meta SET value = ?1 WHERE name = 'last_id' AND value < ?1"
-)
+_RAISE_LAST_ID: Final = "UPDATE asyncdefer_meta SET value = max(value, ?) WHERE name = 'last_id'"
 
 
 def _insertion(shape: _Shape) -> str:

@@ -32,15 +32,15 @@ _PINNED: Final = (
     "WHERE state = 'scheduled' AND pinned = 1 ORDER BY at, id"
 )
 _WAITING: Final = f"{_ROW} INDEXED BY asyncdefer_jobs_waiting WHERE state = 'scheduled'"
-_OTHER: Final = f"{_ROW} INDEXED BY asyncdefer_jobs_other WHERE state <> 'scheduled' AND state = ?1"
-_COMING_NOW: Final = f"{_WAITING} AND pinned = 0 AND at = ?1 AND id > ?2 AND ?1 <= ?3 ORDER BY id"
-_COMING: Final = f"{_WAITING} AND pinned = 0 AND at > ?1 AND at <= ?2 ORDER BY at, id"
+_OTHER: Final = f"{_ROW} INDEXED BY asyncdefer_jobs_other WHERE state <> 'scheduled' AND state = ?"
+_COMING_NOW: Final = f"{_WAITING} AND pinned = 0 AND at = ? AND id > ? ORDER BY id"
+_COMING: Final = f"{_WAITING} AND pinned = 0 AND at > ? AND at <= ? ORDER BY at, id"
 _NEXT_STATE: Final = (
     "SELECT state FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_other "
     "WHERE state <> 'scheduled' AND state > ? ORDER BY state LIMIT 1"
 )
-_AT: Final = "AND at = ?2 AND id > ?3 ORDER BY id"
-_AFTER: Final = "AND at > ?2 ORDER BY at, id"
+_AT: Final = "AND at = ? AND id > ? ORDER BY id"
+_AFTER: Final = "AND at > ? ORDER BY at, id"
 
 _GREATEST: Final = (1 << 63) - 1
 
@@ -91,7 +91,7 @@ class Greeting:
     ) -> tuple[list[Row], list[Row]]:
         """What a claim brings: what nobody had, and up to `limit` waiting rows in eta order."""
         at, number = min(after, self._upto)
-        now = db.execute(_COMING_NOW, (at, number, until))
+        now = db.execute(_COMING_NOW, (at, number)) if at <= until else ()
         waiting = _rows(chain(now, db.execute(_COMING, (at, until))))
         if self._upto < after:
             waiting = (row for row in waiting if _place(row) > after or not self._has(row))
@@ -160,10 +160,7 @@ class Wanted(Struct, frozen=True):
         return (
             (self.state is None or row.state == self.state)
             and (self.task is None or row.task == self.task)
-            and (
-                self.key_prefix is None
-                or (row.key is not None and row.key.startswith(self.key_prefix))
-            )
+            and (self.key_prefix is None or (row.key or "").startswith(self.key_prefix))
         )
 
 
@@ -192,7 +189,7 @@ def _states(db: sqlite3.Connection) -> list[str]:
 
 
 def _of_state(db: sqlite3.Connection, state: str, after: Place) -> Iterator[Row]:
-    rows = f"{_WAITING} AND state = ?1" if state == SCHEDULED else _OTHER
+    rows = f"{_WAITING} AND state = ?" if state == SCHEDULED else _OTHER
     at, number = after
     found = chain(
         db.execute(f"{rows} {_AT}", (state, at, number)),

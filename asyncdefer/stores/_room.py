@@ -76,6 +76,11 @@ class Room:
         self._reserve = Reserve(journal)
         self._sparing = False
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether to look before a call is accepted."""
+        return self._reserve.short or _size_limit() is not None
+
     def is_there(self, db: sqlite3.Connection) -> bool:
         """Whether there is room for calls beside that for what happens to them."""
         limit = _size_limit()

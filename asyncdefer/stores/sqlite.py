@@ -108,7 +108,7 @@ class SQLiteStore:
         for _ in range(_PURGES):
             if not await desk.patiently(lambda: desk.file.purge(now)):
                 break
-        await desk.hop(desk.file.tidy)
+        await desk.patiently(desk.file.tidy)
 
     async def scan(
         self,
@@ -226,7 +226,7 @@ class _Desk:
             raise JournalError(f"the journal {self.file.path} has been closed") from error
 
     async def patiently(self, step: Callable[[], T], rounds: int = BUSY_ROUNDS) -> T:
-        """A step that writes, again and again while somebody else's transaction has the file."""
+        """A step, again and again while somebody else's transaction has the file."""
         while True:
             rounds -= 1
             try:
@@ -236,7 +236,7 @@ class _Desk:
                     raise
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        return await self.hop(lambda: self.file.read(read))
+        return await self.patiently(lambda: self.file.read(read))
 
     async def leave(self, *, heard: bool) -> None:
         """Say that the owner has closed, let go of the files and end the thread."""
@@ -265,6 +265,6 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None and (task.cancelled() or task.exception() is None):
-        raise cancelled
+    if cancelled is not None:
+        raise cancelled from None if task.cancelled() else task.exception()
     task.result()

@@ -1,6 +1,5 @@
 """J2. At least once: a job that ran when the process died runs again, but not for ever."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -166,18 +165,3 @@ async def test_what_waits_for_its_next_attempt_goes_on(program: Program, name: s
         if name == "flaky":
             assert program.ran == [(name, n) for n in (1, 2, 3)]
             assert queue.stats().failed == 1
-
-
-async def test_a_result_that_a_waiter_saw_is_never_run_again(program: Program) -> None:
-    """J3. A waiter is woken when the outcome is recorded."""
-    async with program.start() as queue:
-        handle = await program.call(queue, "quick", "a")
-        waiter = asyncio.ensure_future(handle.result())
-        await waiter
-        program.disk.crash()
-    async with program.start() as queue:
-        await program.clock.advance(1_000)
-        again = await queue.handle(handle.id)
-        assert again is not None
-        assert await again == "a"
-    assert program.ran == [("a", 1)]

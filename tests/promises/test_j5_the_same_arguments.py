@@ -1,4 +1,4 @@
-"""J5 and J6. The function gets the same arguments with and without a restart, and nothing is looked up but names."""
+"""J5. The function gets the same arguments with and without a restart."""
 
 import functools
 from dataclasses import dataclass
