@@ -1,5 +1,6 @@
 """J10. Memory and start-up follow what is due soon, not what is stored."""
 
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -138,3 +139,37 @@ async def test_the_listing_pages(disk: Any, clock: VirtualClock) -> None:
         jobs = [job async for job in queue.jobs()]
         assert [job.arguments["number"] for job in jobs] == list(range(1_200))
         assert [job.state for job in jobs[:2]] == [State.SUCCEEDED, State.SCHEDULED]
+
+
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+async def test_the_horizon_moves_with_the_time(disk: Any, clock: VirtualClock) -> None:
+    """A call that is near is in memory, however long ago the last claim was."""
+    seen: list[str] = []
+    queue = Queue(disk.store(), clock=clock)
+
+    @queue.task("who")
+    async def who() -> None:
+        seen.append(user.get())
+
+    async with queue:
+        user.set("ada")
+        for _ in range(3):
+            await clock.advance(2 * HOUR)
+            await queue.enqueue(who)
+            await queue.enqueue(who, delay=30)
+            assert in_memory(queue) >= 1  # the first one may be running
+            await clock.advance(60)
+        far = await queue.enqueue(who, delay=5 * HOUR)
+        await queue.enqueue(who, delay=30)
+        assert in_memory(queue) == 1
+        await clock.advance(2 * HOUR)
+        delayed = await queue.enqueue(who, delay=30)
+        clock.step(-20)
+        await clock.advance(31)
+        assert delayed.done()
+        await clock.advance(5 * HOUR)
+        assert far.done()
+        check_conservation(queue)
+    assert seen == ["ada"] * 8 + ["nobody"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asyncdefer import Every, JournalLocked, MemoryStore, Queue, State
+from asyncdefer import Every, JournalLocked, MemoryStore, Queue, QueueClosed, State
 from asyncdefer.testing import VirtualClock, check_conservation
 
 
@@ -146,3 +146,64 @@ async def test_two_queues_on_one_memory_store(clock: VirtualClock) -> None:
         states = [job.state async for job in one.jobs()]
     assert sorted(ran) == ["one a", "two b"]
     assert states == [State.SUCCEEDED] * 2
+
+
+async def test_a_task_that_is_registered_in_standby(path: Path, clock: VirtualClock) -> None:
+    """Its schedule begins when the queue owns the journal."""
+    ran: list[str] = []
+    second = program(path, clock, ran, on_locked="standby")
+    async with program(path, clock, ran):
+        await second.start()
+
+        @second.task("tick", repeat=Every(60))
+        async def tick() -> None:
+            ran.append("tick")
+
+        await clock.advance(300)
+        assert ran == []
+    await asyncio.wait_for(second.ready(), 20)
+    await clock.advance(60)
+    assert ran == ["tick"]
+    await second.close()
+
+
+def spoil(path: Path) -> None:
+    path.rename(path.with_suffix(".aside"))
+    path.mkdir()
+
+
+def mend(path: Path) -> None:
+    path.rmdir()
+    path.with_suffix(".aside").rename(path)
+
+
+async def test_a_takeover_that_fails_is_tried_again(path: Path, clock: VirtualClock) -> None:
+    """Each failure is told, and when the cause is gone the queue owns its journal."""
+    failed = asyncio.Event()
+    second = program(path, clock, [], on_locked="standby")
+    second.subscribe(lambda event: failed.set() if event.name == "journal_failed" else None)
+    first = program(path, clock, [])
+    await first.start()
+    await second.start()
+    spoil(path)  # under the owner, which can only close
+    await first.close()
+    await asyncio.wait_for(failed.wait(), 20)
+    assert second.standby
+    mend(path)
+    await asyncio.wait_for(second.ready(), 20)
+    await (await second.enqueue(second.task_of("note"), "a"))
+    await second.close()
+
+
+async def test_a_close_while_somebody_waits_to_be_ready(path: Path, clock: VirtualClock) -> None:
+    """They are told that the queue was closed, and not cancelled themselves."""
+    second = program(path, clock, [], on_locked="standby")
+    async with program(path, clock, []):
+        await second.start()
+        waiter = asyncio.ensure_future(second.ready())
+        await asyncio.sleep(0)
+        await second.close()
+        with pytest.raises(QueueClosed):
+            await waiter
+        with pytest.raises(QueueClosed):
+            await second.ready()
