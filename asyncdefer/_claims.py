@@ -4,6 +4,7 @@ In memory are the waiting jobs up to the *horizon*, and those that must be there
 is rows, and the calls of those that somebody holds a handle of. Recovery is the first claim.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -92,6 +93,8 @@ class Claims(Leaving):
 
     def _arrive(self, claim: Claim, found: list[Row]) -> None:
         self._asking = False
+        if self.closing:
+            return
         unwritten = self._unwritten()
         for row in found:
             self._adopt(row, unwritten)
@@ -172,6 +175,8 @@ class Claims(Leaving):
         return self.journal.claim(Claim(arrived=self._fetched, ids=ids, keys=keys))
 
     def _fetched(self, claim: Claim, found: list[Row]) -> None:
+        if self.closing:  # nobody would settle those who wait for what comes in now
+            return
         unwritten = self._unwritten()
         claim.found = [self._adopt(row, unwritten) for row in found]
         names: list[Key] = [*claim.keys, *claim.ids]
@@ -303,12 +308,17 @@ class Claims(Leaving):
 
     # -- questions that the memory cannot answer
 
+    @abstractmethod
+    def _check_open(self) -> None:
+        """`QueueClosed` if it is."""
+
     async def look_up(self, number: int) -> Call | None:
         """The call of an id, wherever it is; an ended one with the answer that its row has."""
         call = self.books.find(number)
         if call is not None or self.journal is None:
             return call
         await self.journal.through(claim := self.fetch(ids=[number]))
+        self._check_open()
         call = self.books.find(number) or next((found for found in claim.found if found), None)
         if call is not None:
             return call
@@ -323,6 +333,7 @@ class Claims(Leaving):
         far = self.books.far.get(key)
         if far is None:
             await self.journal.through(claim := self.fetch(keys=[key]))
+            self._check_open()
             far = next((found for found in claim.found if found), None)
         waiting = self.agenda.waiting.get(key)
         return waiting if waiting is not None and waiting.calls else far
