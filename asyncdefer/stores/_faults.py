@@ -22,10 +22,7 @@ def told(error: Exception, path: str) -> JournalError:
     code: int | None = getattr(error, "sqlite_errorcode", None)
     match None if code is None else code & 0xFF:
         case sqlite3.SQLITE_BUSY:
-            return Busy(
-                f"another connection has held {path} for {BUSY_ROUNDS * BUSY_WAIT} seconds: "
-                "end the transaction that is open there (commit or roll back)"
-            )
+            return held_by_another(path)
         case sqlite3.SQLITE_FULL:
             return full(path)
         case sqlite3.SQLITE_IOERR if no_room(path):
@@ -39,10 +36,19 @@ def told(error: Exception, path: str) -> JournalError:
                 f"{path} cannot be written ({error}): "
                 "the journal needs a file and a folder that this user may write to"
             )
+        case None if isinstance(error, OSError):
+            return JournalError(f"the files of the journal {path} could not be used: {error}")
         case None:
             return JournalError(f"a change that no journal can keep, so none of them was: {error}")
         case _:
             return JournalError(f"the journal {path} could not be read or written: {error}")
+
+
+def held_by_another(path: str) -> Busy:
+    return Busy(
+        f"another connection has held {path} for {BUSY_ROUNDS * BUSY_WAIT} seconds: "
+        "end the transaction that is open there (commit or roll back)"
+    )
 
 
 def full(path: str) -> JournalFull:

@@ -7,33 +7,19 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from asyncdefer.errors import JournalError, JournalFull
-from asyncdefer.stores import _group, _lock, _reads, _schema
+from asyncdefer.stores import _group, _lock, _reads, _schema, _sound
 from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Row, Unknown, Written
-from asyncdefer.stores._faults import BUSY_WAIT, Busy, damaged, full, told
+from asyncdefer.stores._faults import BUSY_WAIT, Busy, full, held_by_another, told
 from asyncdefer.stores._fold import LIVE
-from asyncdefer.stores._room import AUTOCHECKPOINT, Room, checkpoint, length
+from asyncdefer.stores._room import Room, checkpoint, length
 
 T = TypeVar("T")
 
 _PURGE: Final = 1_000  # rows that go in one transaction
 _QUICK_CHECK: Final = 4 << 20  # bytes that are checked in ten milliseconds or so
 _NOT_WRITTEN: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY)
-_FULL: Final = 2  # PRAGMA synchronous
 _WORTH_IT: Final = 1 << 20  # bytes of -wal
 _GROWN: Final = 64 << 20
-
-_PRAGMAS: Final[dict[str, int]] = {
-    "fullfsync": 1,  # macOS has an fsync that is none
-    "checkpoint_fullfsync": 1,
-    "wal_autocheckpoint": AUTOCHECKPOINT,
-    "journal_size_limit": 32 << 20,
-    "cache_size": -16_000,  # KiB
-    "temp_store": 2,  # no files but ours
-    "mmap_size": 0,  # a truncated file is an error, not a SIGBUS
-    "foreign_keys": 0,
-    "trusted_schema": 0,
-    "cell_size_check": 1,
-}
 
 
 class Held(sqlite3.Connection):
@@ -70,7 +56,7 @@ class File:
         self._identity = _lock.Identity(path)
         self._room = Room(path)
         self._db: sqlite3.Connection | None = None
-        self._unsynced = False  # a commit failed, and it may be in the system's memory only
+        self._unsettled = False  # a commit failed, and may happen yet
         self._schema: int | None = None  # SQLite's count of its changes, as it was checked
         self._found: Opened | None = None
 
@@ -104,14 +90,15 @@ class File:
         return opened
 
     def _open(self) -> Opened:
+        _sound.check_start(self.path)
         if _lock.create(self.path):
             _lock.sync_folder(self.path)
         self._identity = _lock.Identity(self.path)
         try:
             self._db = db = _lock.connect(self.path, timeout=BUSY_WAIT)
             version = _schema.inspect(db, self.path)
-            self._check_length(db)
-            self._prepare(db)
+            _sound.check_length(db, self.path)
+            _sound.prepare(db, self.path, self._synchronous)
             if 0 < version < _schema.VERSION:
                 _schema.migrate(db, self.path, version)
             opened = self._take_over(version)
@@ -124,30 +111,6 @@ class File:
         self._found = opened
         return opened
 
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Settings, read back: one that does not stick would break a promise."""
-        (mode,) = db.execute("PRAGMA journal_mode = wal").fetchone()
-        if mode != "wal":
-            raise JournalError(
-                f"{self.path} cannot be used in WAL mode (it is {mode!r}): "
-                "a journal needs a file on a local disk, not on a network file system"
-            )
-        for name, value in {**_PRAGMAS, "synchronous": self._synchronous}.items():
-            db.execute(f"PRAGMA {name} = {value}")
-            found = db.execute(f"PRAGMA {name}").fetchone()
-            if found != (value,) and (found is not None or value):
-                raise JournalError(
-                    f"this build of SQLite ({sqlite3.sqlite_version}) does not take "
-                    f"PRAGMA {name} = {value}: it stays {found}; the journal needs one that does"
-                )
-
-    def _check_length(self, db: sqlite3.Connection) -> None:
-        """A file that ends before its last page was cut off; the -wal may have the pages yet."""
-        wanted = length(db)
-        there = _lock.size(self.path) + _lock.size(self._log)
-        if there < wanted:
-            raise damaged(self.path, f"it has {there} bytes of {wanted}")
-
     def _take_over(self, version: int) -> Opened:
         """The new owner writes itself in; what it finds."""
 
@@ -157,8 +120,8 @@ class File:
             _schema.check(db, self.path)
             self._schema = self._schema_now(db)
             meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM asyncdefer_meta"))
-            if not meta["clean"]:
-                self._quick_check(db)
+            if not meta["clean"] and length(db) <= _QUICK_CHECK:
+                _sound.quick_check(db, self.path)  # a larger one is checked as it is used
             owner = self.owner
             new = {"epoch": owner.number, "pid": owner.pid, "host": owner.host}
             _write_meta(db, {**new, "started": owner.started, "clean": 0})
@@ -170,15 +133,6 @@ class File:
             )
 
         return self._transact(work, owned=False)
-
-    def _quick_check(self, db: sqlite3.Connection) -> None:
-        """After an unclean stop; a large file would take too long, and is checked as it is used."""
-        if length(db) > _QUICK_CHECK:
-            return
-        for table in _schema.TABLES:
-            (result,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
-            if result != "ok":
-                raise damaged(self.path, f"{table}: {result}")
 
     def finish(self, *, heard: bool) -> None:
         """Say that the owner has closed; all that was written is on the disk after it.
@@ -193,7 +147,7 @@ class File:
         try:
             self._ready().execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
-            if self._synchronous < _FULL:  # else it is in the -wal for good
+            if self._synchronous < _sound.FULL:  # else it is in the -wal for good
                 raise told(error, self.path) from error
 
     def close(self) -> None:
@@ -214,7 +168,7 @@ class File:
             try:
                 db = _lock.connect(self.path, timeout=BUSY_WAIT)
                 self._db = db
-                self._prepare(db)
+                _sound.prepare(db, self.path, self._synchronous)
                 self._check_owner(db)
                 self._sync(db)
             except BaseException:
@@ -223,16 +177,36 @@ class File:
             self._identity.opened()
         elif db.in_transaction:
             db.execute("ROLLBACK")
-        self._identity.check()
+        _sound.check_files(db, self.path, self._identity)
+        if self._unsettled:
+            self._settle(db)
         return db
 
+    def _settle(self, db: sqlite3.Connection) -> None:
+        """After a commit that failed, have it not have happened.
+
+        For this connection it was rolled back, but what it has left in the -wal might make it
+        happen at the next start. The next commit is written over that. To close the connection and
+        look what a new one finds would not do: that could be pages which the system could not
+        write, and shows all the same.
+        """
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            self._check_owner(db)
+            db.execute(_SETTLE)
+            db.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self._unsettled = False
+
     def _sync(self, db: sqlite3.Connection) -> None:
-        """After a commit that failed: what is read from here on is on the disk, and not only in memory."""
-        if self._unsynced:
+        """The same where the connection was lost: what is found is on the disk from here on."""
+        if self._unsettled:
             (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
-                raise Busy(f"another connection reads {self.path}: end what it does there")
-            self._unsynced = False
+                raise held_by_another(self.path)
+            self._unsettled = False
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         """Nobody came in by another door, and nobody has changed our tables."""
@@ -271,8 +245,8 @@ class File:
         except sqlite3.Error as error:
             raise self._not_committed(error) from error
         try:
-            self._identity.check()
-        except JournalError as error:
+            _sound.check_files(db, self.path, self._identity)
+        except (JournalError, sqlite3.Error) as error:
             raise Unknown(f"written, but to nowhere: {error}") from error
         return result
 
@@ -281,15 +255,14 @@ class File:
 
         Without room it has not happened: the frames of a transaction are appended to the -wal in
         their order, and only the last, which is then missing, makes them count. After any other
-        error it may have: what could not be synced may be there after the next start all the same.
+        error all of them may be there, synced or not, and found by the next start (see `_settle`).
         """
         self._roll_back()
         if error.sqlite_errorcode in _NOT_WRITTEN:
             what = told(error, self.path)
             if isinstance(what, JournalFull | Busy):
                 return what
-        self.close()
-        self._unsynced = True
+        self._unsettled = True
         return Unknown(f"it is not known whether the last write to {self.path} happened: {error}")
 
     def _roll_back(self) -> None:
@@ -364,6 +337,12 @@ _OVER: Final = (
     "AND state NOT IN ('held', 'scheduled', 'running') ORDER BY until LIMIT ?"
 )
 _DELETE_OVER: Final = f"DELETE FROM asyncdefer_jobs WHERE id IN ({_OVER})"
+
+
+_SETTLE: Final = (
+    "INSERT INTO asyncdefer_meta (name, value) VALUES ('settled', 1) "
+    "ON CONFLICT (name) DO UPDATE SET value = value + 1"
+)
 
 
 def _write_meta(db: sqlite3.Connection, values: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ does not inherit it, and a second opening in the same process is refused too. No
 may have open is ever opened here by other means: closing such a descriptor would drop every lock
 that this process holds on it.
 
-A file that was removed or replaced takes writes without a complaint, so its identity is compared.
+A file that was removed, replaced or cut off takes writes without a complaint, so its identity and
+its length are compared.
 """
 
 import os
@@ -114,40 +115,57 @@ def read_owner(journal: str) -> Owner | None:
 
 
 class Identity:
-    """The journal and its -wal as they were when they were opened."""
+    """The journal and its -wal as they were when they were opened, and how long they are."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._wal = path + "-wal"
-        self._file = _number(path)
+        self._file = _look(path)[0]
         self._log = _NOTHING
+        self._lengths = 0, 0
 
     def opened(self) -> None:
         """The -wal is there from now on."""
-        self._log = _number(self._wal)
+        self._log = _look(self._wal)[0]
+        self.accept()
 
     def closed(self) -> None:
         """The -wal may go."""
         self._log = _NOTHING
 
-    def check(self) -> None:
-        """`JournalError` if another file has the name, or none."""
-        if _number(self._path) != self._file:
+    def check(self) -> tuple[bool, bool] | None:
+        """`JournalError` if another file has the name, or none; which of the two got shorter, if any.
+
+        SQLite itself makes a file shorter at times, and so does who cuts it off.
+        """
+        file, length = _look(self._path)
+        log, log_length = _look(self._wal)
+        if file != self._file:
             raise self._moved(self._path)
-        if self._log != _NOTHING and _number(self._wal) != self._log:
+        if log != self._log and self._log != _NOTHING:
             raise self._moved(self._wal)
+        shorter = length < self._lengths[0], log_length < self._lengths[1]
+        if any(shorter):
+            return shorter
+        self._lengths = length, log_length
+        return None
+
+    def accept(self) -> None:
+        """The files are as they should be."""
+        self._lengths = size(self._path), size(self._wal)
 
     def _moved(self, path: str) -> JournalError:
         happened = "has been replaced" if os.path.exists(path) else "is gone"
         return JournalError(
             f"{path} {happened} while the journal was open: nothing that is written now would be "
-            "found again. Put the file back in its place, or start again to begin a new journal"
+            "found again. Put the file back in its place, or begin a new journal without its -wal"
         )
 
 
-def _number(path: str) -> tuple[int, int]:
+def _look(path: str) -> tuple[tuple[int, int], int]:
+    """Which file has the name, and how long it is."""
     try:
         found = os.stat(path)
     except OSError:
-        return _NOTHING
-    return found.st_dev, found.st_ino
+        return _NOTHING, 0
+    return (found.st_dev, found.st_ino), found.st_size

@@ -55,7 +55,8 @@ def no_room(journal: str) -> bool:
         return error.errno in _NO_ROOM
     finally:
         os.close(file)
-        os.unlink(path)
+        with suppress(OSError):
+            os.unlink(path)
     return False
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from asyncdefer.errors import JournalError
@@ -183,7 +184,8 @@ def migrate(db: sqlite3.Connection, path: str, version: int) -> str:
         db.execute("VACUUM INTO ?", (copy,))
         _sync(copy)
     except BaseException:
-        os.unlink(copy)
+        with suppress(OSError):
+            os.unlink(copy)
         raise
     db.execute("BEGIN IMMEDIATE")
     try:

@@ -1,0 +1,90 @@
+"""Whether a connection and the files behind it can be trusted with calls."""
+
+import sqlite3
+from contextlib import closing
+from typing import Final
+
+from asyncdefer.errors import JournalError
+from asyncdefer.stores import _lock, _schema
+from asyncdefer.stores._faults import BUSY_WAIT, damaged
+from asyncdefer.stores._room import AUTOCHECKPOINT, length
+
+FULL: Final = 2
+"""PRAGMA synchronous."""
+
+_PRAGMAS: Final[dict[str, int]] = {
+    "fullfsync": 1,  # macOS has an fsync that is none
+    "checkpoint_fullfsync": 1,
+    "wal_autocheckpoint": AUTOCHECKPOINT,
+    "journal_size_limit": 32 << 20,
+    "cache_size": -16_000,  # KiB
+    "temp_store": 2,  # no files but ours
+    "mmap_size": 0,  # a truncated file is an error, not a SIGBUS
+    "foreign_keys": 0,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+}
+
+
+def prepare(db: sqlite3.Connection, path: str, synchronous: int) -> None:
+    """Settings, read back: one that does not stick would break a promise."""
+    (mode,) = db.execute("PRAGMA journal_mode = wal").fetchone()
+    if mode != "wal":
+        raise JournalError(
+            f"{path} cannot be used in WAL mode (it is {mode!r}): "
+            "a journal needs a file on a local disk, not on a network file system"
+        )
+    for name, value in {**_PRAGMAS, "synchronous": synchronous}.items():
+        db.execute(f"PRAGMA {name} = {value}")
+        found = db.execute(f"PRAGMA {name}").fetchone()
+        if found != (value,) and (found is not None or value):
+            raise JournalError(
+                f"this build of SQLite ({sqlite3.sqlite_version}) does not take "
+                f"PRAGMA {name} = {value}: it stays {found}; the journal needs one that does"
+            )
+
+
+def check_start(path: str) -> None:
+    """There is no journal of which only the -wal is left: SQLite would remove that."""
+    if not _lock.size(path) and _lock.size(f"{path}-wal"):
+        raise JournalError(
+            f"the journal {path} is damaged: it is gone or empty, and calls are left in "
+            f"{path}-wal. Put the file back in its place, or remove the -wal to begin anew"
+        )
+
+
+def check_length(db: sqlite3.Connection, path: str) -> None:
+    """A file that ends before its last page was cut off; the -wal may have the pages yet."""
+    wanted = length(db)
+    there = _lock.size(path) + _lock.size(f"{path}-wal")
+    if there < wanted:
+        raise damaged(path, f"it has {there} bytes of {wanted}")
+
+
+def quick_check(db: sqlite3.Connection, path: str) -> None:
+    for table in _schema.TABLES:
+        (result,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
+        if result != "ok":
+            raise damaged(path, f"{table}: {result}")
+
+
+def check_files(db: sqlite3.Connection, path: str, identity: _lock.Identity) -> None:
+    """The files are ours, and nobody has cut them off."""
+    found = identity.check()
+    if found is None:
+        return
+    shorter, log_shorter = found
+    if shorter:  # by a VACUUM, perhaps; what SQLite has in its cache is no witness
+        check_start(path)
+        with closing(_lock.connect(path, timeout=BUSY_WAIT)) as witness:
+            _schema.check(witness, path)
+            quick_check(witness, path)
+    if log_shorter:
+        try:
+            _, frames, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            (each,) = db.execute("PRAGMA page_size").fetchone()
+        except sqlite3.Error as error:
+            raise damaged(path, f"its -wal was cut off ({error})") from error
+        if frames > moved and frames * each > _lock.size(f"{path}-wal"):
+            raise damaged(path, "its -wal was cut off")
+    identity.accept()
