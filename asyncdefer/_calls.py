@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
@@ -23,7 +24,7 @@ from asyncdefer._task import (
     recorded,
     schedulable,
 )  # fmt: skip
-from asyncdefer.errors import QueueClosed, UnknownTask
+from asyncdefer.errors import QueueClosed, UnknownTask, WrongLoop
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -135,7 +136,10 @@ class Calls(TaskDecorator):
     @_typed_as(enqueue_nowait)
     def enqueue_from_thread(self, fn: Any, /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """The same from another thread, which waits until the call is accepted."""
-        loop = self._started().loop
+        scheduler = self._started()
+        loop = scheduler.loop
+        if scheduler.pid != os.getpid():
+            raise WrongLoop("this process was forked, and the loop of the queue does not run in it")
         if asyncio._get_running_loop() is loop:  # noqa: SLF001 - the public one raises where we compare
             raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
         answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()

@@ -96,7 +96,7 @@ class Claims(Leaving):
         if self.closing:
             return
         unwritten = self._unwritten()
-        for row in found:
+        for row in sorted(found, key=_is_run):  # a run may have to give way to a call that waits
             self._adopt(row, unwritten)
         plain = [row for row in found if row.state == rows.SCHEDULED and not row.pinned]
         self.more = len(plain) >= claim.limit
@@ -380,3 +380,7 @@ class Claims(Leaving):
         ids = [id_ for id_, task in self.books.parked.items() if task == name]
         if ids:
             self.fetch(ids=ids)
+
+
+def _is_run(row: Row) -> bool:
+    return row.state == rows.RUNNING

@@ -5,6 +5,7 @@ leads everything to an end.
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import copy_context
@@ -50,6 +51,7 @@ class Scheduler(Claims):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._door = door_of(self)
+        self.pid = os.getpid()
         self.clock.attach(self)
 
     def shut_door(self) -> None:

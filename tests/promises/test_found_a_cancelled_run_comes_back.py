@@ -1,0 +1,46 @@
+"""A bug that a kill at a random moment has found, by its smallest program."""
+
+import asyncio
+from pathlib import Path
+
+from asyncdefer import Queue, State, current, sleep
+from asyncdefer.testing import VirtualClock
+from tests.promises.conftest import Disk
+
+
+async def test_a_run_that_was_cancelled_does_not_come_back(
+    defer_clock: VirtualClock, tmp_path: Path
+) -> None:
+    """J4: `cancel()` has returned True ("what was done is safe when the caller is told"), then kill -9.
+
+    `cancel()` of a run cancels its task and writes nothing: the journal hears of it when the run
+    has ended. A run that takes a while to put things in order, and whose process dies in that
+    while, runs again from its beginning after the restart.
+    """
+    disk = Disk("sqlite", tmp_path)
+    starts: list[int] = []
+    started = asyncio.Event()
+
+    def program() -> Queue:
+        queue = Queue(disk.store(), clock=defer_clock, drain_timeout=0)
+
+        @queue.task("job")
+        async def job() -> None:
+            starts.append(current().attempt)
+            started.set()
+            try:
+                await sleep(3_600)
+            finally:
+                await asyncio.sleep(0.05)  # it puts things in order
+
+        return queue
+
+    async with program() as queue:
+        handle = await queue.enqueue(queue.task_of("job"))
+        await started.wait()
+        assert await handle.cancel()
+        assert handle.state is State.RUNNING
+        disk.crash()
+    async with program() as queue:
+        await defer_clock.advance(1)
+        assert starts == [1], "the job whose cancel was acknowledged has started again"
