@@ -236,8 +236,9 @@ class Journal:
     async def _write(self, group: list[Entry]) -> None:
         """One transaction; if it fails, one for each entry, so that a bad one fails by itself."""
         self._group = group
+        commands = [entry.command for entry in group]
         try:
-            written = await self.store.write(self._owner, [entry.command for entry in group])
+            written = await self.store.write(self._owner, commands)
         except Unknown as error:
             self._group = []
             self._failed(error)
@@ -252,6 +253,7 @@ class Journal:
                 return
         else:
             self._group = []
+            commands.clear()  # a store's thread may hold it until there is something else to do
             self._finish(group, written)
             return
         for entry in group:

@@ -110,7 +110,7 @@ class Queue(Calls):
         if self._is_running():
             raise RuntimeError("give a queue its journal before its start or after its close")
         before, self._store = self._store, store_of(journal)
-        self.keeps = self._store is not None
+        self.keeps: bool = self._store is not None
         return before
 
     def _configure(self, **options: Unpack[QueueOptions]) -> None:

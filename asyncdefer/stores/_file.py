@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores import _group, _lock, _reads, _schema, _sound
@@ -28,7 +28,10 @@ class Held(sqlite3.Connection):
     file: "File"
 
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
-        return _Done(sql()) if callable(sql) else super().execute(sql, parameters)
+        if callable(sql):
+            sql()
+            return _NOTHING
+        return super().execute(sql, parameters)
 
     def close(self) -> None:
         """The journal first: nobody else may come in while it is open."""
@@ -36,13 +39,14 @@ class Held(sqlite3.Connection):
         super().close()
 
 
-class _Done(NamedTuple):
-    """What a step gave, where aiosqlite expects a cursor."""
+class _Nothing:
+    """Where aiosqlite expects a cursor."""
 
-    result: Any
+    def fetchall(self) -> list[Any]:
+        return []
 
-    def fetchall(self) -> Any:
-        return self.result
+
+_NOTHING: Final = _Nothing()
 
 
 class File:

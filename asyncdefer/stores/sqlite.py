@@ -78,6 +78,7 @@ class SQLiteStore:
         desk = self._of(owner)
         written, rows = await desk.patiently(lambda: desk.file.write(commands))
         desk.greeting.has(rows)
+        rows.clear()  # else the thread holds them until its next step
         return written
 
     async def claim(
@@ -218,10 +219,12 @@ class _Desk:
             )
         if self._thread is None:
             raise JournalError(f"the journal {self.file.path} is not open yet")
+        hop = _Hop(step)
         try:
             # aiosqlite hands on what it is to execute, and our connection calls it. What it logs
-            # of that is the name of a function: arguments of jobs never get into a log.
-            return cast("T", await self._thread.execute_fetchall(cast("str", step)))
+            # of that is the name of a class: arguments of jobs never get into a log.
+            await self._thread.execute_fetchall(cast("str", hop))
+            return cast("T", hop.held.pop())
         except ValueError as error:
             raise JournalError(f"the journal {self.file.path} has been closed") from error
 
@@ -249,6 +252,19 @@ class _Desk:
         finally:
             await thread.close()
             _thread_of(thread).join()
+
+
+class _Hop:
+    """A step, and then what it gave. An idle thread holds on to its last hop, which is empty then."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, step: Callable[[], object]) -> None:
+        self.held: list[Any] = [step]
+
+    def __call__(self) -> None:
+        step = self.held.pop()
+        self.held.append(step())
 
 
 def _thread_of(connection: aiosqlite.Connection) -> threading.Thread:

@@ -1,7 +1,8 @@
 from collections.abc import Callable
 
-from asyncdefer._core.job import Call
-from asyncdefer._core.lane import BUSY, Lane, Lanes, Slots
+from asyncdefer._core.job import Call, More
+from asyncdefer._core.lane import BUSY, Lane, Lanes, RateLane, Slots
+from asyncdefer._core.rate import RateLimit
 
 MakeCall = Callable[..., Call]
 
@@ -84,3 +85,23 @@ def test_who_stands_where_only_a_resume_helps(make_call: MakeCall) -> None:
     assert [lanes.is_paused(number) for number in (1, 2, 3, 4)] == [True, False, False, False]
     lanes.pause(None)
     assert [lanes.is_paused(number) for number in (1, 2, 3, 4)] == [True, False, True, False]
+
+
+def test_the_lane_of_a_rate_goes_on_where_another_was() -> None:
+    """After a restart it opens when it would have."""
+    first = RateLane("rate", RateLimit(1, per=60))
+    first.take(0)
+    again = RateLane("rate", RateLimit(1, per=60))
+    again.restore(first.arrival())
+    assert (again.room(0), again.opens()) == (0, first.opens())
+
+
+def test_jobs_with_a_crash_stand_in_one_lane(make_call: MakeCall) -> None:
+    """One of them runs at a time, beside all others."""
+    lanes = Lanes({})
+    fresh, suspect = make_call(), make_call()
+    suspect.more = More(crashes=1)
+    assert lanes.gates(fresh) == []
+    assert lanes.gates(suspect) == [lanes.suspects]
+    lanes.suspects.take(0)
+    assert lanes.suspects.room(0) == 0

@@ -85,3 +85,16 @@ def test_what_a_rate_does_not_take(bad: dict[str, Any]) -> None:
     """It is an error where it is written."""
     with pytest.raises(TypeError):
         RateLimit(1, per=1, **bad)
+
+
+def test_a_rate_goes_on_where_another_was() -> None:
+    """What there is to remember of it is one time, rounded up to a microsecond."""
+    first = Gcra(RateLimit(3, per=1))
+    first.take(10)
+    again = Gcra(RateLimit(3, per=1))
+    again.restore(first.arrival())
+    opens = first.opens()
+    assert opens is not None
+    assert again.room(10) == 0
+    assert again.opens() in (opens, opens + 1)
+    assert Gcra(RateLimit(3, per=1)).arrival() == 0

@@ -272,6 +272,17 @@ async def test_arguments_are_in_no_log(store: Store, caplog: pytest.LogCaptureFi
     assert "SECRET" not in str(caught.value)
 
 
+async def test_an_idle_journal_holds_no_calls(store: Store) -> None:
+    """Its thread has let go of the last group when the writer hears of it."""
+    async with opened_desk(store) as desk:
+        text = "x" * 1_000
+        before = sys.getrefcount(text)
+        await desk.write(Add(row(1, arguments=text)), Add(row(2, "k", arguments=text)))
+        assert sys.getrefcount(text) == before
+        await desk.write(Set(row(1, body=text), "scheduled"))
+        assert sys.getrefcount(text) == before
+
+
 async def test_a_thread_ends_with_its_journal(store: Store, path: Path) -> None:
     """After a close, a refusal and a broken file there is none more than before."""
     before = threading.active_count()
