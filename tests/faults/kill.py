@@ -28,7 +28,7 @@ from asyncdefer import _claims, _journal
 from asyncdefer._jobs import Jobs
 from asyncdefer.stores import _sound, sqlite
 from tests.faults.crash_points import POINTS, Fate
-from tests.faults.kill_planted import BUGS
+from tests.faults.kill_planted import BUGS, MASKED
 from tests.faults.kill_program import LIMIT, Life
 from tests.faults.ledger import Judge, Ledger, judged
 
@@ -175,12 +175,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=250, help="how many journals (250)")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first (0)")
     parser.add_argument("--lives", type=int, default=LIVES, help=f"of each ({LIVES})")
-    parser.add_argument("--plant", choices=BUGS, help="a bug that is to be found")
+    parser.add_argument("--plant", choices=BUGS | MASKED, help="a bug that is to be found")
     given = parser.parse_args()
     began, failed = monotonic(), 0
     total = Judge()
     for seed in range(given.first, given.first + given.seeds):
-        here = Seed(seed, given.lives, BUGS.get(given.plant))
+        here = Seed(seed, given.lives, (BUGS | MASKED).get(given.plant))
         judge = here.run()
         for count in ("boots", "kills", "acked", "starts"):
             setattr(total, count, getattr(total, count) + getattr(judge, count))

