@@ -107,8 +107,10 @@ class Life:
         try:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
-            await asyncio.sleep(seconds / 3)  # it has something to put in order
-            self.end(n, "cancelled")
+            try:
+                await asyncio.sleep(seconds / 3)  # it has something to put in order
+            finally:  # also when it is cancelled twice
+                self.end(n, "cancelled")
             raise
         return self.end(n, how)
 
