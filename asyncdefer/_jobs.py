@@ -154,9 +154,10 @@ class Jobs(Recording, ABC):
         self.agenda.place(empty)
 
     def _stop(self, run: Running, why: Event) -> None:
-        """Cancel a run; the first reason counts."""
+        """Cancel a run; to be cancelled counts before the close, and that before a timeout."""
         if self.runs.get(run.call.key) is run:
-            run.stop = why if run.stop in (None, Event.FAIL) else run.stop
+            if run.stop in (None, Event.FAIL) or why is Event.CANCEL:
+                run.stop = why
             run.asked += 1
             if run.task_of_loop is not None:
                 run.task_of_loop.cancel()

@@ -37,7 +37,7 @@ from asyncdefer._door import NOWHERE, door_of, running_loop
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
-from asyncdefer._runner import closed_text
+from asyncdefer._runner import closed_text, judged
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClosed, WrongLoop
 from asyncdefer.stores._base import Drop, Set
@@ -214,7 +214,7 @@ class Scheduler(Claims):
         live = self.books.live(call)
         if isinstance(live, Running):
             self._stop(live, Event.CANCEL)
-            if self.journal is not None and live.stop is Event.CANCEL:
+            if self.journal is not None:
                 row = rows.under_way(live, self._ahead, cancelled=True)
                 self.journal.log(Set(row, rows.RUNNING))
         elif live is not None:
@@ -327,7 +327,8 @@ class Scheduler(Claims):
         closed = QueueClosed(closed_text(self.journal is not None))
         for run in tuple(self.runs.values()):
             self._tell(ERROR, "job_abandoned", run.call, attempt=run.attempt)
-            self._conclude(run, Outcome(Event.DROP, error=closed))
+            outcome = Outcome(Event.DROP, error=closed)
+            self._conclude(run, judged(run, outcome) if run.stop is Event.CANCEL else outcome)
         for at, (key, call) in enumerate(tuple(self.agenda.waiting.items())):
             self.agenda.remove(key)
             if call.calls:
