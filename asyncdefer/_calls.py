@@ -89,14 +89,16 @@ class Calls(TaskDecorator):
         and key that wait at the same time fold into one run. The other arguments are those of
         `fn`; if `fn` itself has a parameter named eta, delay or key, use `.options(…)`.
         """
-        if self.journal is not None:
-            await self.journal.room()
-            return await self._hand_over(fn, args, kwargs, eta, delay, key).accepted()
+        journal = self.journal
+        if journal is not None and journal.is_full:
+            await journal.room()
         try:
             task = self._callables[fn]
         except (KeyError, TypeError):  # a stranger, or one that has no hash
-            return self._hand_over(fn, args, kwargs, eta, delay, key)
-        return self.accept(task, args, kwargs, eta, delay, key)
+            handle = self._hand_over(fn, args, kwargs, eta, delay, key)
+        else:
+            handle = self.accept(task, args, kwargs, eta, delay, key)
+        return handle if journal is None else await handle.accepted()
 
     @overload
     def enqueue_nowait(

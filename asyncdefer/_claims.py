@@ -179,11 +179,7 @@ class Claims(Leaving):
             return
         unwritten = self._unwritten()
         claim.found = [self._adopt(row, unwritten) for row in found]
-        names: list[Key] = [*claim.keys, *claim.ids]
-        for key in names:
-            orphan = self._orphans.pop(key, None)
-            if orphan is not None:
-                self._bury(*orphan)
+        self._settle_orphans([*claim.keys, *claim.ids])
 
     def _unwritten(self) -> Unwritten:
         assert self.journal is not None

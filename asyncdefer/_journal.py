@@ -33,6 +33,8 @@ from asyncdefer.stores._base import (
 
 BACKLOG: Final = 20_000  # entries; who awaits an enqueue waits until there are fewer
 _GROUP: Final = 5_000  # entries of one transaction
+_ROUNDS: Final = 2
+"""Of the loop, before the next group: so it has what the callers and runs do that this one woke."""
 LEASE: Final = 30 * SECOND
 _RENEWAL: Final = 10.0  # real seconds
 _PURGE: Final = 10 * SECOND
@@ -209,6 +211,8 @@ class Journal:
                 if group:
                     await self._write(group)
                     del group  # else it lives for as long as there is nothing else to write
+                    for _ in range(_ROUNDS):
+                        await asyncio.sleep(0)
                 ailing = bool(self._stuck or self._doubt)
             if self._room and not self.is_full:
                 self._give_room()

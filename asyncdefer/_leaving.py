@@ -30,9 +30,12 @@ class Leaving(Loop):
     def refused(self, call: Call, error: JournalError) -> None:
         """A call could not be written: it was never accepted, and what it replaced comes back."""
         key = call.key
-        waiting = self.agenda.waiting.get(key)
+        waiting, run = self.agenda.waiting.get(key), self.runs.get(key)
         if waiting is not None and waiting.id == call.id:
             self.agenda.remove(key)
+        elif run is not None and run.call.id == call.id and not isinstance(error, Unknown):
+            self.agenda.release(key)  # its start stands in line behind it, and will find nothing
+            self.wake()
         elif (far := self.books.far.get(key)) is not None and far.id == call.id:
             self.books.far.pop(key)
             self.books.beyond -= 1
@@ -65,6 +68,27 @@ class Leaving(Loop):
         if keys:
             self.fetch(keys=keys)
         self.fetch(ids=ids)
+
+    def _settle_orphans(self, keys: Sequence[Key]) -> None:
+        """The journal was asked for what it has under these keys, and what it had is here."""
+        asked_again = {call.key for call, _ in self._left}
+        for key in keys:
+            if key in asked_again or key not in self._orphans:
+                continue
+            call, error = self._orphans.pop(key)
+            answer, newer = call.shared().final(), self._newer(key)
+            if newer is None or newer.shared().final() is answer:
+                self._bury(call, error)
+            else:
+                answer.follow(newer.shared())
+
+    def _newer(self, key: Key) -> Call | None:
+        """A call that has come meanwhile: what becomes of it is the outcome for all."""
+        waiting = self.agenda.waiting.get(key) or self.books.far.get(key)
+        if waiting is not None and waiting.calls:
+            return waiting
+        run = self.runs.get(key)
+        return run.call if run is not None and run.call.entry is not None else None
 
     def _bury(self, call: Call, error: JournalError) -> None:
         """Nothing of a call is left: those who wait for it get the error."""

@@ -36,6 +36,8 @@ Accept = Callable[..., Handle[Any]]
 class Backlog(Protocol):
     """The journal, as who enqueues sees it."""
 
+    @property
+    def is_full(self) -> bool: ...
     async def room(self) -> None: ...
 
 
@@ -56,7 +58,7 @@ class Home(Recorder, Protocol):
 
 async def recorded(home: "Recorder", *args: Any, **kwargs: Any) -> Handle[Any]:
     """Hand a call over and wait until the journal has it, and before that until it has room."""
-    if home.journal is not None:
+    if home.journal is not None and home.journal.is_full:
         await home.journal.room()
     return await home.accept(*args, **kwargs).accepted()
 

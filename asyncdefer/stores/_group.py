@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
-from typing import Final, cast
+from typing import Final
 
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Written
+from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Set, Written
 from asyncdefer.stores._fold import LIVE, SCHEDULED, Fold, Found, Key, Surprise, arrivals
 
 _Shape = tuple[bool, bool]
@@ -17,10 +17,9 @@ def write(db: sqlite3.Connection, changes: Sequence[Change]) -> tuple[Written, l
     if not changes:
         return Written(), []
     try:
-        if set(map(type, changes)) == {Add}:
-            rows = [change.row for change in cast("Sequence[Add]", changes)]
-            if all([row.key is None for row in rows]):  # noqa: C419 - a list is faster here
-                return _write_keyless(db, rows)
+        plain = _plain(changes)
+        if plain is not None:
+            return _write_plain(db, plain)
         fold = Fold(_last_id(db), complete=False)
         _read_waiting(db, arrivals(changes), fold)
         return _write_fold(db, changes, fold)
@@ -42,12 +41,57 @@ def write_surely(db: sqlite3.Connection, changes: Sequence[Change]) -> tuple[Wri
         ) from None
 
 
-def _write_keyless(db: sqlite3.Connection, rows: list[Row]) -> tuple[Written, list[Row]]:
-    """The shortest way for what is most frequent: nothing but calls that replace nobody."""
-    _insert(db, rows)  # an error if an id comes twice, or was there
-    states = [row.state for row in rows]
-    _count(db, {state: states.count(state) for state in LIVE})
-    db.execute(_RAISE_LAST_ID, (max([row.id for row in rows]),))
+class _Plain:
+    """A group in which nothing folds: no row has a key, and each id comes once."""
+
+    def __init__(self) -> None:
+        self.adds: list[Row] = []
+        self.updates: list[tuple[Row, str]] = []
+        self.drops: list[tuple[int, str]] = []
+        self.notes: dict[str, str | None] = {}
+
+
+def _plain(changes: Sequence[Change]) -> _Plain | None:
+    plain = _Plain()
+    ids: list[int] = []
+    keys: list[str | None] = []
+    for change in changes:
+        if isinstance(change, Add):
+            row = change.row
+            ids.append(row.id)
+            keys.append(row.key)
+            plain.adds.append(row)
+        elif isinstance(change, Set):
+            row = change.row
+            ids.append(row.id)
+            keys.append(row.key)
+            plain.updates.append((row, change.was))
+        elif isinstance(change, Drop):
+            ids.append(change.id)
+            plain.drops.append((change.id, change.was))
+        elif change.name in plain.notes:
+            return None
+        else:
+            plain.notes[change.name] = change.value
+    if any(key is not None for key in keys) or len(set(ids)) < len(ids):
+        return None
+    return plain
+
+
+def _write_plain(db: sqlite3.Connection, plain: _Plain) -> tuple[Written, list[Row]]:
+    """The shortest way for what is most frequent; an error if an id was there, or was not."""
+    rows = plain.adds + [row for row, _ in plain.updates]
+    after = [row.state for row in rows]
+    before = [was for _, was in plain.updates] + [was for _, was in plain.drops]
+    if plain.drops:
+        _exactly(db.executemany(_DELETE, plain.drops), len(plain.drops))
+    _update(db, plain.updates)
+    if plain.adds:
+        _insert(db, plain.adds)
+        db.execute(_RAISE_LAST_ID, (max([row.id for row in plain.adds]),))
+    _count(db, {state: after.count(state) - before.count(state) for state in LIVE})
+    if plain.notes:
+        _note(db, plain.notes)
     return Written(), rows
 
 
@@ -136,30 +180,56 @@ _COUNT: Final = "UPDATE asyncdefer_meta SET value = value + ? WHERE name = ?"
 _RAISE_LAST_ID: Final = "UPDATE asyncdefer_meta SET value = max(value, ?) WHERE name = 'last_id'"
 
 
-def _insertion(shape: _Shape) -> str:
+def _insertion(shape: _Shape, rows: int) -> str:
     keyed, timed = shape
+    row = f"(?, ?, ?, ?, ?, ?, ?, {'?' if keyed else 'NULL'}, {'?' if timed else 'NULL'})"
     return (
         "INSERT INTO asyncdefer_jobs (id, task, state, at, pinned, arguments, body, key, until) "
-        f"VALUES (?, ?, ?, ?, ?, ?, ?, {'?' if keyed else 'NULL'}, {'?' if timed else 'NULL'})"
+        f"VALUES {', '.join([row] * rows)}"
     )
 
 
-def _updating(shape: _Shape) -> str:
+def _updating(shape: _Shape, rows: int) -> str:
     keyed, timed = shape
+    given = 7 + keyed + timed
+    if rows == 1:
+        values, source = iter("?" * given), ""
+    else:
+        values = iter([f"new.column{number}" for number in range(1, given + 1)])
+        row = f"({', '.join('?' * given)})"
+        source = f"FROM (VALUES {', '.join([row] * rows)}) AS new "
     return (
-        f"UPDATE asyncdefer_jobs SET state = ?, at = ?, pinned = ?, body = ?, "
-        f"until = {'?' if timed else 'NULL'} "
-        f"WHERE id = ? AND state = ? AND task = ? AND key {'= ?' if keyed else 'IS NULL'}"
+        "UPDATE asyncdefer_jobs NOT INDEXED "
+        f"SET state = {next(values)}, at = {next(values)}, pinned = {next(values)}, "
+        f"body = {next(values)}, until = {next(values) if timed else 'NULL'} {source}"
+        f"WHERE id = {next(values)} AND state = {next(values)} AND task = {next(values)} "
+        f"AND key {f'= {next(values)}' if keyed else 'IS NULL'}"
     )
 
 
 _SHAPES: Final = [(keyed, timed) for keyed in (False, True) for timed in (False, True)]
-_INSERTIONS: Final = {shape: _insertion(shape) for shape in _SHAPES}
-_UPDATES: Final = {shape: _updating(shape) for shape in _SHAPES}
+_BATCHES: Final = (500, 50, 1)
+"""Rows of one statement. While SQLite is at work on one, the event loop has the interpreter."""
+_INSERTIONS: Final = {shape: [_insertion(shape, n) for n in _BATCHES] for shape in _SHAPES}
+_UPDATES: Final = {shape: [_updating(shape, n) for n in _BATCHES] for shape in _SHAPES}
 
 
 def _shape(row: Row) -> _Shape:
     return row.key is not None, row.until is not None
+
+
+def _run(db: sqlite3.Connection, statements: list[str], rows: list[tuple[object, ...]]) -> int:
+    """Run for all rows, as many at once as there is a statement for; how many rows it changed."""
+    changed = done = 0
+    for statement, batch in zip(statements, _BATCHES, strict=True):
+        if batch == 1:
+            left = rows[done:] if done else rows
+            return changed + (db.executemany(statement, left).rowcount if left else 0)
+        while len(rows) - done >= batch:
+            some = list(chain.from_iterable(rows[done : done + batch]))
+            changed += db.execute(statement, some).rowcount
+            done += batch
+    return changed
 
 
 def _insert(db: sqlite3.Connection, rows: list[Row]) -> None:
@@ -176,7 +246,7 @@ def _insert(db: sqlite3.Connection, rows: list[Row]) -> None:
             shapes[_shape(row)].append(values + more)
     for shape, some in shapes.items():
         if some:
-            db.executemany(_INSERTIONS[shape], some)
+            _run(db, _INSERTIONS[shape], some)
 
 
 def _update(db: sqlite3.Connection, updates: list[tuple[Row, str]]) -> None:
@@ -190,7 +260,8 @@ def _update(db: sqlite3.Connection, updates: list[tuple[Row, str]]) -> None:
             values += (row.key,)
         shapes.setdefault(_shape(row), []).append(values)
     for shape, some in shapes.items():
-        _exactly(db.executemany(_UPDATES[shape], some), len(some))
+        if _run(db, _UPDATES[shape], some) != len(some):
+            raise Surprise
 
 
 def _rewritten(update: tuple[Row, str]) -> tuple[object, ...]:

@@ -90,6 +90,29 @@ async def test_a_full_disk(store: Trouble, clock: VirtualClock) -> None:
     assert ran == [("before", 1), ("after", 1)]
 
 
+@pytest.mark.parametrize("delays", [[0], [30], [30, 30], [0, 0, 30], [30, 1_000, 0]])
+async def test_calls_of_a_key_are_refused(
+    store: Trouble, clock: VirtualClock, delays: list[float]
+) -> None:
+    """Near, far, or about to start when the disk was full: what they had replaced runs."""
+    ran: list[Any] = []
+    async with program(store, clock, ran) as queue:
+        note = queue.task_of("note")
+        old = await queue.enqueue(note, "key", "old")
+        store.trouble = lambda commands: JournalFull("no room") if adds(commands) else None
+        for delay in delays:
+            with pytest.raises(JournalFull):
+                await queue.options(delay=delay).enqueue(note, "key", "refused")
+        store.trouble = lambda _: None
+        await clock.advance(59)
+        assert ran == []
+        await clock.advance(1)
+        assert await old == "old"
+        check_conservation(queue)
+        assert queue.stats().accepted == 1
+        assert [text for text, _ in ran] == ["old"]
+
+
 async def test_one_bad_call_fails_by_itself(store: Trouble, clock: VirtualClock) -> None:
     """Those that were to be written in the same group are."""
 
