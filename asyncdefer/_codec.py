@@ -7,22 +7,14 @@ without a restart: copies, of exactly the types that its annotations say.
 
 import functools
 import inspect
+from collections import ChainMap
 from collections.abc import Callable
-from typing import Any, Final, Unpack, get_args, get_origin
+from typing import Any, Final
 
 import msgspec
 
-from asyncdefer._codec_types import Types, resolved, unpacked
-from asyncdefer._codec_values import (
-    LEVELS,
-    UNKNOWN,
-    Form,
-    Misfit,
-    NoneType,
-    TooDeep,
-    Unkept,
-    type_of,
-)
+from asyncdefer._codec_forms import LEVELS, Form, Misfit, Unkept, type_of
+from asyncdefer._codec_types import UNKNOWN, Types, resolved
 from asyncdefer._core.signature import bound_arguments, compile_binder, signature_of
 
 _dump: Final = msgspec.json.Encoder().encode
@@ -30,7 +22,7 @@ _load: Final = msgspec.json.Decoder().decode
 _LEFT_OUT: Final = object()
 _EMPTY: Final = inspect.Parameter.empty
 _POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
-_EITHER: Final = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_BY_POSITION: Final = (_POSITIONAL, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 _ARGS: Final = inspect.Parameter.VAR_POSITIONAL
 _KWARGS: Final = inspect.Parameter.VAR_KEYWORD
@@ -45,12 +37,7 @@ class Unreadable(ValueError):
 
 
 class _Wrong(Exception):
-    """What is wrong with which argument, and the error that says why."""
-
-    def __init__(self, what: str, error: Exception | None = None) -> None:
-        super().__init__(what if error is None else f"{what}: {error}")
-        # What others say of a value may show it, and who reads a journal's log is not who called.
-        self.discreet = f"{what}: {_said(error)}" if error else what
+    """What is wrong with which argument."""
 
 
 class Codec:
@@ -66,6 +53,8 @@ class Codec:
       offset from UTC. A naive one stays naive.
     - An enum is written by value, or by name if its values are neither all int nor all str.
     - Members of a union whose JSON looks alike are written with their type.
+    - A type variable counts as what bounds it, if anything. `Unpack`, an alias that leads back to
+      itself and any other class count as no annotation; a value must be of that class all the same.
     - Without an annotation values travel as themselves: JSON's own types, tuple, set, frozenset,
       bytes, datetime, date, time, timedelta, UUID and Decimal, and nothing else.
     """
@@ -76,28 +65,25 @@ class Codec:
         self._known = signature_of(fn)
         signature = self._known or _UNTOLD
         self._parameters = dict(signature.parameters)
-        self._many: set[str] = set()
+        names = _names_of(fn)
+        self._forms: dict[str, Form] = {}
         self._needed: list[str] = []
         self._firm: dict[str, int] = {}
         """Up to these nothing is left out or goes by name: the default of today fills a gap."""
         for at, (name, parameter) in enumerate(self._parameters.items()):
-            if parameter.kind in _MANY:
-                self._many.add(name)
-            elif parameter.default is _EMPTY:
+            self._forms[name] = _form(parameter, resolved(parameter.annotation, names))
+            if parameter.default is _EMPTY and parameter.kind not in _MANY:
                 self._needed.append(name)
             if parameter.kind in (_POSITIONAL, _ARGS):
                 self._firm[name] = at
-        self._types = Types()
-        scope = _scope_of(fn)
-        self._forms = {
-            name: self._form(resolved(parameter.annotation, *scope), parameter)
-            for name, parameter in self._parameters.items()
-        }
-        result = fn if isinstance(fn, type) else signature.return_annotation
-        self._result = self._form(resolved(result, *scope))
+        result = fn if isinstance(fn, type) else resolved(signature.return_annotation, names)
+        self._result = _form(None, result)
         bare = signature.replace(parameters=list(map(_defaultless, self._parameters.values())))
-        given = ", ".join(f"{name!r}: {name}" for name in self._parameters)
-        self._given = compile_binder(bare, shown, f"{{{given}}}")
+        given = [
+            f"{name!r}: {name}{' or $out' if it.kind in _MANY else ''}"
+            for name, it in self._parameters.items()
+        ]
+        self._given = compile_binder(bare, shown, f"{{{', '.join(given)}}}", out=_LEFT_OUT)
         self._quick = _quick(bare, shown, self._forms)
         self._complete = compile_binder(bare, shown, _call_of(bare), out=_LEFT_OUT)
 
@@ -118,24 +104,18 @@ class Codec:
                 complete = self._complete(*args, **kwargs)
                 args, kwargs = complete or self._call(self._left(args, kwargs))
             return text.decode(), args, kwargs
-        plain: dict[str, Any] = {}
-        for name, value in self._left(args, kwargs).items():
-            try:
-                plain[name] = self._forms[name].write(value, 0)
-            except Exception as error:  # noqa: BLE001 - properties and validators raise anything
-                raise self._refusal(f"the argument {name!r}", error) from _told(error)
-        text = self._sized(self._dumped(plain), "the arguments take")
+        text = self._sized(self._text(self._left(args, kwargs)), "the arguments take")
         try:
-            return text.decode(), *self._call(self._read(_load(text)))
+            return text.decode(), *self._call(self._read(_load(text), str))
         except _Wrong as error:
             raise TypeError(f"{self._shown}: {error}, once written and read again") from error
 
     def decode(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments; `Unreadable` if the function has become another."""
         try:
-            return self._call(self._read(_load(text)))
+            return self._call(self._read(_load(text), _discreet))
         except _Wrong as error:
-            raise Unreadable(f"{self._shown} cannot be called: {error.discreet}") from error
+            raise Unreadable(f"{self._shown} cannot be called: {error}") from error
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Unreadable(f"the text of a call of {self._shown} is damaged: {error}") from error
 
@@ -145,52 +125,47 @@ class Codec:
 
     def encode_result(self, value: Any) -> str:
         """The text of a result; `TypeError` or `ValueError` if it cannot be recorded."""
-        try:
-            text = _dump(self._result.write(value, 0))
-            if type(value) not in self._result.free:
+        text = self._written("the result", self._result, value)
+        if type(value) not in self._result.free:
+            try:
                 self._result.read(_load(text))
-        except Exception as error:  # noqa: BLE001 - as above
-            raise self._refusal("the result", error) from _told(error)
+            except Exception as error:  # the user's classes may raise anything
+                raise self._refusal("the result", error) from error
         return self._sized(text, "the result takes").decode()
 
     def decode_result(self, text: str) -> Any:
         """The result, by the return annotation; `Unreadable` if that has become another."""
         try:
             return self._result.read(_load(text))
-        except Exception as error:  # the user's classes may raise anything
-            raise Unreadable(f"a result of {self._shown} cannot be read: {_said(error)}") from error
-
-    def _form(self, annotation: Any, parameter: inspect.Parameter | None = None) -> Form:
-        try:
-            whole = annotation if parameter is None else _whole(parameter, annotation)
-            form = self._types.form(whole)
-            if parameter is not None and parameter.default is None and NoneType not in form.types:
-                form = self._types.union(f"{form.tag} | None", (whole, NoneType))
-        except Exception:  # noqa: BLE001 - an annotation may be anything at all
-            form = UNKNOWN
-        return form
+        except Exception as error:  # as above
+            raise Unreadable(
+                f"a result of {self._shown} cannot be read: {_discreet(error)}"
+            ) from error
 
     def _left(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments that were given, by parameter name."""
         given: dict[str, Any] = self._given(*args, **kwargs)
-        many = self._many
-        return {
-            name: value
-            for name, value in given.items()
-            if value is not _LEFT_OUT and (value or name not in many)
-        }
+        return {name: value for name, value in given.items() if value is not _LEFT_OUT}
 
-    def _dumped(self, plain: dict[str, Any]) -> bytes:
+    def _text(self, given: dict[str, Any]) -> bytes:
         try:
-            return _dump(plain)
-        except Exception as error:  # noqa: BLE001 - as above
-            name = next(name for name, inner in plain.items() if not _is_json(inner))
-            raise self._refusal(f"the argument {name!r}", error) from _told(error)
+            return _dump({name: self._forms[name].write(it, 0) for name, it in given.items()})
+        except Exception as error:
+            for name, value in given.items():  # again, one by one: whose error it is
+                self._written(f"the argument {name!r}", self._forms[name], value)
+            raise self._refusal("an argument", error) from error
+
+    def _written(self, what: str, form: Form, value: Any) -> bytes:
+        try:
+            return _dump(form.write(value, 0))
+        except Exception as error:  # noqa: BLE001 - properties and validators raise anything
+            ours = isinstance(error, Misfit | RecursionError | UnicodeEncodeError)
+            raise self._refusal(what, error) from None if ours else error
 
     def _refusal(self, what: str, error: Exception) -> Exception:
         """What to raise to the caller instead of `error`."""
         kept = f"{self._shown}: {what} cannot be kept until the run:"
-        if isinstance(error, TooDeep | RecursionError):
+        if isinstance(error, RecursionError):
             return ValueError(f"{kept} it is nested more than {LEVELS} levels deep")
         if isinstance(error, UnicodeEncodeError):
             return TypeError(f"{kept} it has a lone surrogate, which is no text: pass bytes")
@@ -206,7 +181,7 @@ class Codec:
             )
         return text
 
-    def _read(self, plain: Any) -> dict[str, Any]:
+    def _read(self, plain: Any, said: Callable[[Exception], str]) -> dict[str, Any]:
         """The arguments by parameter name."""
         if type_of(plain) is not dict:
             raise _Wrong("the text is no object")
@@ -218,7 +193,7 @@ class Codec:
             try:
                 values[name] = form.read(inner)
             except Exception as error:
-                raise _Wrong(f"the argument {name!r} does not fit", error) from error
+                raise _Wrong(f"the argument {name!r} does not fit: {said(error)}") from error
             if self._parameters[name].kind is _KWARGS:
                 for other in values[name]:
                     if other in self._parameters and other not in (name, *self._firm):
@@ -252,22 +227,24 @@ class Codec:
         return tuple(args), kwargs
 
 
-def _said(error: Exception) -> str:
+def _discreet(error: Exception) -> str:
+    """What others say of a value may show it, and who reads a journal's log is not who called."""
     return str(error) if isinstance(error, Misfit | TypeError) else type(error).__name__
 
 
-def _told(error: Exception) -> Exception | None:
-    """The error as a cause, if it is the user's own: ours say all in one line."""
-    ours = isinstance(error, Misfit | TooDeep | RecursionError | UnicodeEncodeError)
-    return None if ours else error
-
-
-def _is_json(plain: Any) -> bool:
+def _form(parameter: inspect.Parameter | None, annotation: Any) -> Form:
+    """The form of all that the parameter takes, or of a result."""
     try:
-        _dump(plain)
-    except Exception:  # noqa: BLE001 - whatever the reason
-        return False
-    return True
+        if parameter is not None and annotation is not None:
+            if parameter.kind is _ARGS:
+                annotation = tuple[annotation, ...]
+            elif parameter.kind is _KWARGS:
+                annotation = dict[str, annotation]
+            elif parameter.default is None:
+                annotation = annotation | None
+        return Types().form(annotation)
+    except Exception:  # noqa: BLE001 - an annotation may be anything at all
+        return UNKNOWN
 
 
 def _defaultless(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -275,8 +252,8 @@ def _defaultless(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter if parameter.default is _EMPTY else parameter.replace(default=_LEFT_OUT)
 
 
-def _scope_of(fn: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The names that the annotations of a function are made of, global and local."""
+def _names_of(fn: Any) -> ChainMap[str, Any]:
+    """The names that the annotations of a function are made of."""
     fn = inspect.unwrap(fn)
     while isinstance(fn, functools.partial):
         fn = inspect.unwrap(fn.func)
@@ -286,35 +263,17 @@ def _scope_of(fn: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         fn = getattr(type_of(fn), "__call__", fn)  # noqa: B004 - the function is wanted
     fn = inspect.unwrap(getattr(fn, "__func__", fn))
     local = {variable.__name__: variable for variable in getattr(fn, "__type_params__", ())}
-    return getattr(fn, "__globals__", {}), local
-
-
-def _whole(parameter: inspect.Parameter, annotation: Any) -> Any:
-    """The annotation of all that the parameter takes."""
-    if parameter.kind in _MANY and unpacked(annotation):
-        inner: Any = get_args(annotation)
-        return inner[0] if get_origin(annotation) is Unpack else tuple[inner]
-    if parameter.kind is _ARGS:
-        return tuple[annotation, ...]
-    if parameter.kind is _KWARGS:
-        return dict[str, annotation]
-    return annotation
+    return ChainMap(local, getattr(fn, "__globals__", {}))
 
 
 def _call_of(signature: inspect.Signature) -> str:
     """The source of what to call the function with if nothing was left out, else None."""
-    names: dict[Any, list[str]] = {}
-    for name, parameter in signature.parameters.items():
-        names.setdefault(parameter.kind, []).append(name)
-    args = "".join(f"{name}, " for kind in (_POSITIONAL, _EITHER) for name in names.get(kind, ()))
-    args += "".join(f"*{name}, " for name in names.get(_ARGS, ()))
-    kwargs = "".join(f"{name!r}: {name}, " for name in names.get(_KEYWORD, ()))
-    kwargs += "".join(f"**{name}" for name in names.get(_KWARGS, ()))
-    left = " or ".join(
-        f"{name} is $out"
-        for name, parameter in signature.parameters.items()
-        if parameter.default is not _EMPTY
-    )
+    parameters = signature.parameters.items()
+    args = "".join(f"{name}, " for name, it in parameters if it.kind in _BY_POSITION)
+    args += "".join(f"*{name}, " for name, it in parameters if it.kind is _ARGS)
+    kwargs = "".join(f"{name!r}: {name}, " for name, it in parameters if it.kind is _KEYWORD)
+    kwargs += "".join(f"**{name}" for name, it in parameters if it.kind is _KWARGS)
+    left = " or ".join(f"{name} is $out" for name, it in parameters if it.default is not _EMPTY)
     return f"None if {left or False} else (({args}), {{{kwargs}}})"
 
 

@@ -1,20 +1,26 @@
 """What cannot be an argument: a `TypeError` at the call, which names the parameter and helps."""
 
 import collections
+import collections.abc as abc
 import dataclasses
 import datetime as dt
 import enum
+import fractions
+import ipaddress
 import pathlib
 import re
 import uuid
+import zoneinfo
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 
 import msgspec
 import pytest
 
 from asyncdefer._codec import Codec
+
+T = TypeVar("T")
 
 
 class Colour(enum.Enum):
@@ -62,6 +68,13 @@ class Checked(msgspec.Struct):
     def __post_init__(self) -> None:
         if self.id > 10:
             raise ValueError("over ten")
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    """What its type variable stands for is not asked."""
+
+    value: T
 
 
 class Row(TypedDict):
@@ -174,9 +187,9 @@ UNKEPT: list[tuple[Any, Any, str]] = [
     (Any, pathlib.Path("x"), f"type {type(pathlib.Path()).__name__} can"),
     (Any, [1, {"a": (Session(),)}], "type Session can"),
     (Any, max, "type builtin_function_or_method can"),
-    (Session, Session(), "type Session can be written down. Pass what identifies"),
-    (Session | None, Session(), "type Session can be written down. Pass what identifies"),
-    (list[Session], [Session()], "type Session can be written down. Pass what identifies"),
+    (Session, Session(), f"type Session can be written down. .*{HELP}"),
+    (Session | None, Session(), f"type Session can be written down. .*{HELP}"),
+    (list[Session], [Session()], f"type Session can be written down. .*{HELP}"),
     (Named, Session(), "type Session can"),
     (Callable[[], int], len, "type builtin_function_or_method can"),
     (type[int], int, "type type can"),
@@ -184,6 +197,13 @@ UNKEPT: list[tuple[Any, Any, str]] = [
     (re.Pattern[str], re.compile("x"), "type Pattern can"),
     (Exception, ValueError(), "type ValueError can"),
     (Kept, Kept(), "type Kept can"),
+    (complex, 1 + 2j, "type complex can"),
+    (fractions.Fraction, fractions.Fraction(1, 3), "type Fraction can"),
+    (ipaddress.IPv4Address, ipaddress.IPv4Address("10.0.0.1"), "type IPv4Address can"),
+    (zoneinfo.ZoneInfo, zoneinfo.ZoneInfo("UTC"), "type ZoneInfo can"),
+    (abc.MutableSequence[User], [User(1)], f"type User can .*{ANNOTATE}"),
+    (Box[Colour], Box(Colour.RED), f"type Colour can .*{ANNOTATE}"),
+    (Box[Box[int]], Box(Box(1)), f"type Box can .*{ANNOTATE}"),
 ]
 
 

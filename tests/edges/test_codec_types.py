@@ -5,8 +5,6 @@ import collections.abc as abc
 import dataclasses
 import datetime as dt
 import enum
-import fractions
-import ipaddress
 import math
 import numbers
 import pathlib
@@ -293,7 +291,8 @@ TABLE: list[tuple[Any, Any, str]] = [
     (dict[Colour, int], {Colour.RED: 1}, '{"red":1}'),
     (dict[tuple[int, int], int], {(1, 2): 3}, '{"$":"dict","v":[[[1,2],3]]}'),
     (dict, {1: 2}, '{"$":"dict","v":[[1,2]]}'),
-    (abc.Sequence[int], [1], "[1]"),
+    (abc.Sequence[int], [1], '{"$":"list","v":[1]}'),
+    (abc.MutableSequence[int], [1], "[1]"),
     (abc.Sequence[int], (1,), '{"$":"tuple","v":[1]}'),
     (abc.Iterable[str], {"a"}, '{"$":"set","v":["a"]}'),
     (abc.Set[int], frozenset({1}), '{"$":"frozenset","v":[1]}'),
@@ -303,21 +302,19 @@ TABLE: list[tuple[Any, Any, str]] = [
     (Counted, Counted(start=1), '{"start":2,"double":4}'),
     (Node, Node("a", [Node("b")]), '{"name":"a","children":[{"name":"b","children":[],"parent":null}],"parent":null}'),
     (Box[int], Box(1, [2]), '{"value":1,"more":[2]}'),
-    (Box[Colour], Box(Colour.RED, []), '{"value":"red","more":[]}'),
     (Box, Box(DAY, []), '{"value":{"$":"datetime.date","v":"2027-03-28"},"more":[]}'),
-    (Box[Box[dt.date]], Box(Box(DAY, [DAY]), []), '{"value":{"value":"2027-03-28","more":["2027-03-28"]},"more":[]}'),
     (Sized, Sized(1, [2], "m"), '{"value":1,"more":[2],"unit":"m"}'),
-    (Pairs[dt.date], Pairs({"a": DAY}, [], DAY), '{"value":{"a":"2027-03-28"},"more":[],"key":"2027-03-28"}'),
+    (Pairs[dt.date], Pairs({"a": DAY}, [], DAY), '{"value":{"a":{"$":"datetime.date","v":"2027-03-28"}},"more":[],"key":{"$":"datetime.date","v":"2027-03-28"}}'),
     (Shadow, Shadow(DAY), '{"date":"2027-03-28","inner":1}'),
     (Order, Order(1), '{"id":1}'),
     (Order, Order(1, "x"), '{"id":1,"note":"x"}'),
     (Event, Event(DAY, (Event(DAY),)), '{"at_day":"2027-03-28","parts":[{"at_day":"2027-03-28","parts":[]}]}'),
-    (Held[dt.date], Held(DAY), '{"value":"2027-03-28"}'),
+    (Held[dt.date], Held(DAY), '{"value":{"$":"datetime.date","v":"2027-03-28"}}'),
     (Row, {"id": 1}, '{"id":1}'),
     (Row, {"id": 1, "day": DAY}, '{"id":1,"day":"2027-03-28"}'),
     (Loose, {"id": 1, "day": DAY}, '{"id":1,"day":"2027-03-28"}'),
     (Strange, {"$": 1, "two words": "x"}, '{"$":"Strange","v":{"$":1,"two words":"x"}}'),
-    (Cell[dt.date], {"value": DAY}, '{"value":"2027-03-28"}'),
+    (Cell[dt.date], {"value": DAY}, '{"value":{"$":"datetime.date","v":"2027-03-28"}}'),
     (Place, Place("x"), '{"name":"x","when":"2027-01-01"}'),
     (Bare, Bare(1, (2,)), '{"a":1,"b":{"$":"tuple","v":[2]}}'),
     (UserId, 1, "1"),
@@ -327,14 +324,9 @@ TABLE: list[tuple[Any, Any, str]] = [
     (Final[int], 1, "1"),
     (T, (1,), '{"$":"tuple","v":[1]}'),
     (TypeVar("B", bound=User), User(1), '{"id":1,"name":"?"}'),
-    (TypeVar("C", int, dt.date), DAY, '"2027-03-28"'),
+    (TypeVar("C", int, dt.date), DAY, '{"$":"datetime.date","v":"2027-03-28"}'),
     (pathlib.Path, pathlib.Path("/a/b"), '"/a/b"'),
     (pathlib.PurePosixPath, pathlib.PurePosixPath("a"), '"a"'),
-    (zoneinfo.ZoneInfo, PARIS, '"Europe/Paris"'),
-    (ipaddress.IPv4Address, ipaddress.IPv4Address("10.0.0.1"), '"10.0.0.1"'),
-    (ipaddress.IPv6Network, ipaddress.IPv6Network("fe80::/10"), '"fe80::/10"'),
-    (fractions.Fraction, fractions.Fraction(1, 3), '"1/3"'),
-    (complex, 1 + 2j, '"(1+2j)"'),
     (abc.Hashable, (1,), '{"$":"tuple","v":[1]}'),
     (numbers.Number, 1.5, "1.5"),
     (object, {1}, '{"$":"set","v":[1]}'),
@@ -376,8 +368,8 @@ UNIONS: list[tuple[Any, Any, str]] = [
     (User | float, math.inf, '{"$":"float","v":"inf"}'),
     (Literal["a", 1, True] | None, True, "true"),
     (Literal[b"a", Colour.RED, "red"], "red", '{"$":"str","v":"red"}'),
-    (Literal[b"a", Colour.RED, "red"], Colour.RED, '"red"'),
-    (Literal[b"a"], b"a", '{"$":"bytes","v":"YQ=="}'),
+    (Literal[b"a", Colour.RED, "red"], Colour.RED, '{"$":"Colour","v":"red"}'),
+    (Literal[b"a"], b"a", '"YQ=="'),
     (Literal["auto"] | int, "auto", '"auto"'),
     (Literal["auto"] | str, "other", '"other"'),  # noqa: PYI051 - people write it for their editor
     (Literal["auto"] | uuid.UUID, "auto", '{"$":"Literal[\'auto\']","v":"auto"}'),
@@ -485,8 +477,6 @@ def test_a_subclass_of_a_plain_type(annotation: Any, value: Any, arrives: Any) -
         (dt.time, st.times() | st.times(timezones=ZONES)),
         (dt.timedelta, st.timedeltas()),
         (Decimal, st.decimals()),
-        (fractions.Fraction, st.fractions()),
-        (complex, st.complex_numbers(allow_nan=False)),
         (list[float], st.lists(st.floats())),
         (dict[str, int | None], st.dictionaries(st.text() | st.just("$"), st.none() | st.integers())),
         (dict[int, bytes], st.dictionaries(st.integers(), st.binary())),
@@ -498,7 +488,7 @@ def test_a_subclass_of_a_plain_type(annotation: Any, value: Any, arrives: Any) -
         (Right | Level | int, st.integers(0, 3).map(Right) | st.sampled_from(Level) | st.integers()),
         (Node, TREES),
         (Node | list[Node] | User, TREES | st.lists(TREES, max_size=2) | st.builds(User, st.integers())),
-        (Box[Box[int | str] | None], st.builds(Box, st.none(), st.lists(st.builds(Box, st.integers(), st.lists(NAMES)), max_size=2))),
+        (Box[int | str] | None, st.none() | st.builds(Box, st.integers() | NAMES, st.lists(NAMES))),
         (abc.Sequence[int] | abc.Set[int], st.lists(st.integers()) | st.tuples(st.integers()) | st.sets(st.integers())),
         (Any, UNTYPED),
         (list[Any] | User, st.lists(UNTYPED, max_size=3)),
@@ -539,11 +529,15 @@ def test_another_zone_becomes_an_offset() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax came with Python 3.12")
 def test_aliases_and_parameters_of_python_3_12() -> None:
-    """`type` statements, also recursive and generic ones, and functions with type parameters."""
+    """A `type` statement means its value; what it has inside of itself, and type variables, count
+    as `Any`, or as what bounds them.
+    """
     names: dict[str, Any] = {"User": User, "date": dt.date, "dataclass": dataclasses.dataclass}
     source = """
+type Users = list[User]
 type Tree = int | list[Tree] | dict[str, Tree]
 type Pair[A] = tuple[A, A]
+def users(x: Users): ...
 def tree(x: Tree): ...
 def pair(x: Pair[date]): ...
 def bound[V: User](x: "V"): ...
@@ -556,11 +550,12 @@ def box(x: Box[date]): ...
 """
     exec(source, names)  # noqa: S102 - older Pythons could not read it in this file
     for name, value, wrong in [
-        ("tree", [1, {"a": [2]}], [1, {"a": ["b"]}]),
-        ("pair", (DAY, DAY), (DAY, 1)),
+        ("users", [User(1)], [{"id": 1}]),
+        ("tree", [1, {"a": [2]}], [1, {"a": [take]}]),
+        ("pair", (DAY, DAY), (DAY, take)),
         ("bound", User(1), {"id": 1}),
         ("Held", 1, take),
-        ("box", names["Box"](DAY), names["Box"](1)),
+        ("box", names["Box"](DAY), names["Box"](take)),
     ]:
         made = Codec(names[name], name)
         text, now, _ = made.encode((value,), {})
@@ -576,5 +571,6 @@ def test_an_alias_of_typing_extensions() -> None:
 
     tree = TypeAliasType("tree", "int | list[tree]")  # type: ignore[misc]
     pair = TypeAliasType("pair", tuple[T, T], type_params=(T,))
-    assert comes_back(pair[dt.date], (DAY, DAY)) == '["2027-03-28","2027-03-28"]'
+    tagged = '{"$":"datetime.date","v":"2027-03-28"}'
+    assert comes_back(pair[dt.date], (DAY, DAY)) == f"[{tagged},{tagged}]"
     assert comes_back(tree | None, None) == "null"
