@@ -15,6 +15,7 @@ from asyncdefer._core.lifecycle import State
 from asyncdefer._core.rules import message_of
 from asyncdefer._core.signature import bound_arguments, signature_of
 from asyncdefer.errors import JobFailed
+from asyncdefer.stores._base import Row
 
 
 def job_error(error: BaseException) -> JobError:
@@ -28,7 +29,7 @@ def job_error(error: BaseException) -> JobError:
 
 
 class Held:
-    """Calls by their keys, as long as somebody else holds them.
+    """Calls by their keys, as long as somebody else holds them or what they share with others.
 
     A `WeakValueDictionary` costs two microseconds for each that is put in; here what died is
     swept out when it may be the greater half.
@@ -41,6 +42,8 @@ class Held:
     def put(self, call: Call) -> None:
         refs = self._refs
         refs[call.key] = ref(call)
+        if call.answer is not None:  # older calls of the key are held, and their waiters follow it
+            call.answer.final().far = call
         if len(refs) >= self._full:
             self._refs = {key: found for key, found in refs.items() if found() is not None}
             self._full = 2 * len(self._refs) + 1_024
@@ -51,7 +54,10 @@ class Held:
 
     def pop(self, key: Key) -> Call | None:
         found = self._refs.pop(key, None)
-        return None if found is None else found()
+        call = None if found is None else found()
+        if call is not None and call.answer is not None:
+            call.answer.final().far = None
+        return call
 
     def __iter__(self) -> Iterator[Call]:
         return iter([call for found in self._refs.values() if (call := found()) is not None])
@@ -73,9 +79,8 @@ class Books:
         self.far = Held()
         """Calls beyond the horizon of the journal, as long as somebody holds them."""
         self.beyond = 0  # rows beyond it, those among them
-        self.parked: dict[
-            int, str
-        ] = {}  # rows that cannot be run here, and the names of their tasks
+        self.parked: dict[int, Row] = {}
+        """Rows that cannot be run here, without their arguments."""
         self.named: WeakValueDictionary[int, Call] = WeakValueDictionary()
         """Calls whose id was told to somebody; one that was replaced lives while it is held."""
 

@@ -6,7 +6,7 @@ is rows, and the calls of those that somebody holds a handle of. Recovery is the
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from msgspec import structs
@@ -14,13 +14,22 @@ from msgspec import structs
 from asyncdefer import _rows as rows
 from asyncdefer._codec import Unreadable
 from asyncdefer._core.instant import SECOND, moment
-from asyncdefer._core.job import NO_CONTEXT, NO_KWARGS, Call, JobError, Key, Outcome, Running
+from asyncdefer._core.job import (
+    NO_CONTEXT,
+    NO_KWARGS,
+    Call,
+    JobError,
+    Key,
+    Outcome,
+    Running,
+    Unread,
+)  # fmt: skip
 from asyncdefer._core.lifecycle import Event, State
 from asyncdefer._entry import Claim
 from asyncdefer._journal import Journal
 from asyncdefer._leaving import Leaving
 from asyncdefer._log import WARNING, LogEvent
-from asyncdefer._recording import FAR
+from asyncdefer._recording import FAR, RATE
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
 from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set
@@ -60,9 +69,9 @@ class Claims(Leaving):
         self._upto: Place = START
         self._near_at = 0
         self._beyond: int | None = None  # no row beyond the horizon has an earlier eta
-        self._asking = False
         self._unknown: set[str] = set()
-        self._restore_rates(opened.notes, task_of)
+        self._resting = {n: v for n, v in opened.notes.items() if n.startswith(RATE)}
+        self._restore_rates()
 
     # -- the horizon
 
@@ -86,6 +95,10 @@ class Claims(Leaving):
                 self._near_at, self._upto = near, (near - 1, _LAST)
         self.near = self._near_at - self._ahead
 
+    def has_due_rows(self) -> bool:
+        """The rows up to the horizon are still to come, and some of them are due."""
+        return self._asking or (self.more and self._near_at <= self.clock.wall())
+
     def _is_far(self, order: int) -> bool:
         """An order by the steady clock that seemed to be beyond the horizon is there indeed."""
         self._see_horizon(self.clock.wall())
@@ -104,7 +117,7 @@ class Claims(Leaving):
             self._upto = (plain[-1].at, plain[-1].id)
             self._near_at = plain[-1].at
         else:
-            self._upto = (claim.until, _LAST)
+            self._upto = max(self._upto, (claim.until, _LAST))
             self._beyond = None if claim.beyond is None else claim.beyond.at
             if self._beyond is not None:
                 self.claim_at = max(self._beyond - HORIZON, self.clock.wall()) + HORIZON // 2
@@ -139,7 +152,7 @@ class Claims(Leaving):
 
     def _make_way(self, call: Call, old: Call | None, order: int, now: int) -> None:
         """Place a call that has a key, in the agenda or beyond the horizon."""
-        if order >= self.near and self._is_far(order) and not rows.stays(call):
+        if order >= self.near and self._is_far(order) and not self._stays(call):
             if old is not None:
                 self._take_out(old)
             self._go_far(call)
@@ -155,17 +168,15 @@ class Claims(Leaving):
         else:
             self._come_near(call)
 
-    def _come_near(self, call: Call) -> None:
-        """Beyond the horizon it is no more."""
-        if self.books.far and self.books.far.get(call.key) is call:
-            self.books.far.pop(call.key)
-            self.books.beyond -= 1
-
     def _abandon_far(self, closed: QueueClosed) -> None:
-        """The queue closes: whoever waits for far calls is told."""
+        """The queue closes: whoever waits for far calls, or for calls that were refused, is told."""
         for call in self.books.far:
             self._come_near(call)
             self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
+        for call, _ in (*self._orphans.values(), *self._left):
+            self._bury(call, closed)
+        self._orphans.clear()
+        self._left.clear()
 
     # -- rows come
 
@@ -231,6 +242,7 @@ class Claims(Leaving):
         orphan = self._orphans.pop(key, None)
         if orphan is not None:  # those who waited for the call that was refused follow this one
             orphan[0].shared().final().follow(call.shared())
+            self._revive(call)
         if far is not None and row.state == rows.SCHEDULED and not self._is_near(call):
             self._go_far(call)
             return call.first  # the object that somebody holds
@@ -258,7 +270,11 @@ class Claims(Leaving):
             self._go_far(call)
 
     def _is_near(self, call: Call) -> bool:
-        return call.eta - self._ahead < self.near or rows.stays(call)
+        return call.eta - self._ahead < self.near or self._stays(call)
+
+    def _stays(self, call: Call) -> bool:
+        """It is in memory however far its eta is: for itself, or since its key has a schedule."""
+        return rows.stays(call) or call.key in self.schedules
 
     def _interrupted(self, call: Call, *, cancelled: bool) -> None:
         """The process died while it ran: it gives way to a newer call, or runs again, but not for ever."""
@@ -285,23 +301,6 @@ class Claims(Leaving):
         self.journal.log(Set(rows.waiting(call, self._ahead), rows.RUNNING))
         self._let_wait(call)
 
-    def _goes_on(self, call: Call, row: Row) -> bool:
-        """The run of a schedule whose rule is the same as ever; else the schedule ends here."""
-        assert self.journal is not None
-        placed_by, schedule = rows.body_of(row).repeat, call.more.schedule
-        if (
-            schedule is not None
-            and placed_by is not None
-            and call.repeat == rows.rule_of(placed_by)
-        ):
-            self.schedules[call.key] = schedule
-            return True
-        self.ledger.counts[State.DROPPED] += 1
-        self.journal.log(Drop(call.id, row.state))
-        call.shared().state = State.DROPPED.value
-        self._end_schedule(call, call.shared())
-        return False
-
     # -- questions that the memory cannot answer
 
     @abstractmethod
@@ -313,6 +312,7 @@ class Claims(Leaving):
         call = self.books.find(number)
         if call is not None or self.journal is None:
             return call
+        self._check_open()
         await self.journal.through(claim := self.fetch(ids=[number]))
         self._check_open()
         call = self.books.find(number) or next((found for found in claim.found if found), None)
@@ -328,6 +328,7 @@ class Claims(Leaving):
             return None
         far = self.books.far.get(key)
         if far is None:
+            self._check_open()
             await self.journal.through(claim := self.fetch(keys=[key]))
             self._check_open()
             far = next((found for found in claim.found if found), None)
@@ -339,14 +340,16 @@ class Claims(Leaving):
         if not State(row.state).ended or (row.until is not None and row.until <= self.clock.wall()):
             return None
         task: Any = self.task_of(row.task) or rows.Stranger(row.task)
-        answer = rows.answer_of(row, task)
-        answer.until = FAR if row.until is None else row.until - self._ahead
-        key: Key = row.id if row.key is None else (task.identity, row.key)
-        call = Call(row.id, task, key, row.at, False, (), NO_KWARGS, NO_CONTEXT, answer=answer)
-        if not isinstance(task, rows.Stranger):
-            with suppress(Unreadable):
-                call = rows.call_of(row, task, self._ahead)
-                call.answer = answer
+        try:
+            if isinstance(task, rows.Stranger):
+                raise Unreadable(f"no task is named {row.task!r} here")
+            call = rows.call_of(row, task, self._ahead)
+        except Unreadable as error:
+            key: Key = row.id if row.key is None else (task.identity, row.key)
+            call = Unread(row.id, task, key, row.at, False, (), NO_KWARGS, NO_CONTEXT)
+            call.why = str(error)
+        call.answer = rows.answer_of(row, task)
+        call.answer.until = FAR if row.until is None else row.until - self._ahead
         self.ledger.keep(call)
         return call
 
@@ -356,7 +359,7 @@ class Claims(Leaving):
         """Keep a row as it is, and say so: once for all rows of an unknown task."""
         if row.id in self.books.parked:
             return
-        self.books.parked[row.id] = row.task
+        self.books.parked[row.id] = structs.replace(row, arguments="", body="")
         if row.state == rows.SCHEDULED:
             self.books.beyond -= 1
         if kind != "UnknownTask" or row.task not in self._unknown:
@@ -371,11 +374,20 @@ class Claims(Leaving):
                     ),
                 )  # fmt: skip
 
-    def unpark(self, name: str) -> None:
-        """A task was registered: take in what was kept for it."""
-        ids = [id_ for id_, task in self.books.parked.items() if task == name]
-        if ids:
-            self.fetch(ids=ids)
+    def welcome(self, task: Task[..., Any]) -> None:
+        """A task was registered: take in what was kept for it, and then its schedule may begin."""
+        self._restore_rates()
+        ids = [row.id for row in self.books.parked.values() if row.task == task.name]
+        if ids and self.journal is not None:
+            arrived = partial(self._welcomed, task)
+            self.journal.claim(Claim(arrived=arrived, ids=ids))
+        elif task.declared.repeat:
+            self.begin(task)
+
+    def _welcomed(self, task: Task[..., Any], claim: Claim, found: list[Row]) -> None:
+        self._fetched(claim, found)
+        if task.declared.repeat and not self.closing:
+            self.begin(task)
 
 
 def _is_run(row: Row) -> bool:

@@ -53,8 +53,9 @@ class Jobs(Recording, ABC):
     def _enter(self, call: Call, now: int) -> None:
         """Place a call that is not one of many: a schedule's run, a job that was redriven."""
         order = call.eta if call.steady else call.eta - self.books.ahead()
-        old = self.agenda.waiting.get(call.key)
+        old = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
         if old is not None:
+            self._come_near(old)
             call.calls, call.answer = old.calls + call.calls, old.shared()
         self.agenda.place(call, order <= now, order)
         self.ledger.accepted += 1
@@ -170,7 +171,7 @@ class Jobs(Recording, ABC):
         run.task_of_loop = None  # else task, context and run would be a cycle for the collector
         if run.timer is not None:
             run.timer.cancel()
-        agenda, now = self.agenda, self._steady()
+        agenda, now = self.agenda, self._now()
         verdict = decide(call, outcome, now)  # the retry's rule may look at the job: it still runs
         agenda.release(call.key)
         if isinstance(verdict, Outcome):

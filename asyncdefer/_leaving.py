@@ -11,7 +11,7 @@ from asyncdefer._core.job import Call, Key, Running
 from asyncdefer._core.lifecycle import State
 from asyncdefer._entry import Claim
 from asyncdefer._loop import Loop
-from asyncdefer.errors import JournalError
+from asyncdefer.errors import JournalError, QueueClosed
 from asyncdefer.stores._base import Unknown, Written
 
 
@@ -90,7 +90,7 @@ class Leaving(Loop):
         run = self.runs.get(key)
         return run.call if run is not None and run.call.entry is not None else None
 
-    def _bury(self, call: Call, error: JournalError) -> None:
+    def _bury(self, call: Call, error: JournalError | QueueClosed) -> None:
         """Nothing of a call is left: those who wait for it get the error."""
         answer = call.shared().final()
         if answer.state is None:
@@ -115,9 +115,15 @@ class Leaving(Loop):
 
     def _forget_all(self, ids: Iterable[int], *, replaced: bool) -> None:
         left = set(ids)
-        for call in [call for call in self.agenda.waiting.values() if call.id in left]:
+        calls: list[Call] = [*self.agenda.waiting.values(), *self.books.far]
+        for call in calls:
+            if call.id not in left:
+                continue
             left.discard(call.id)
-            self.agenda.remove(call.key)
+            if self.agenda.waiting.get(call.key) is call:
+                self.agenda.remove(call.key)
+            else:
+                self._come_near(call)
             if replaced:
                 self.ledger.replaced += 1
             else:
@@ -126,6 +132,7 @@ class Leaving(Loop):
             self._leave(call, JournalError(text))
         if replaced:  # of the others, those that were rows only
             known = {run.call.id for run in self.runs.values()}
-            rows_only = len(left - known)
-            self.books.beyond -= rows_only
-            self.ledger.replaced += rows_only
+            for id_ in left - known:
+                self.ledger.replaced += 1
+                if self.books.parked.pop(id_, None) is None:
+                    self.books.beyond -= 1

@@ -91,7 +91,7 @@ class Loop(Recurring):
         """Report a wall clock that was set and a loop that did not come by for a while."""
         if self._alarm is not None and steady - self._armed > _LAG:
             self._tell(WARNING, "loop_lagged", None, seconds=seconds(steady - self._armed))
-        jump = wall - steady - self._ahead
+        jump = wall - steady - self._watched
         # A clock that is slewed drifts by half a millisecond a second at the most.
         if abs(jump) > _JUMP + (steady - self._read) // 1000:
             self._tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
@@ -102,7 +102,7 @@ class Loop(Recurring):
                 self.books.name(call)
                 self.agenda.place(call)
                 self._log_again(call)
-        self._ahead = wall - steady
+        self._ahead = self._watched = wall - steady
         self._read = steady
 
     def _arm(self, steady: int) -> None:
@@ -130,11 +130,17 @@ class Loop(Recurring):
     def _look_around(self, wall: int) -> None:
         """Ask the journal for what has come near, when it is time to."""
 
+    @abstractmethod
+    def has_due_rows(self) -> bool:
+        """Rows of the journal may be due that are still to come."""
+
     # -- rest
 
     def is_quiet(self) -> bool:
         """Nothing is due and nothing runs."""
-        return not self.runs and not self.agenda.is_due(self.clock.steady(), self.clock.wall())
+        if self.runs or self.has_due_rows():
+            return False
+        return not self.agenda.is_due(self.clock.steady(), self.clock.wall())
 
     def _settle_joiners(self) -> None:
         if self._joiners and (self.closing or self.is_quiet()):

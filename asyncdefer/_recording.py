@@ -4,9 +4,10 @@ Accepted calls, calls that wait elsewhere now, ends, and what rates have used.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from msgspec import json, structs
 
@@ -14,7 +15,7 @@ from asyncdefer import _rows as rows
 from asyncdefer._books import Books
 from asyncdefer._clock import Alarm, Clock
 from asyncdefer._core.agenda import Agenda
-from asyncdefer._core.instant import SECOND, moment
+from asyncdefer._core.instant import moment
 from asyncdefer._core.job import Answer, Call, JobError, Key, Outcome, Running, Schedule
 from asyncdefer._core.lane import RateLane
 from asyncdefer._core.ledger import Ledger
@@ -27,7 +28,7 @@ from asyncdefer.stores._base import Add, Change, Drop, Note, Set
 
 FAR: Final = 1 << 62  # later than any time
 _ID: Final = (1 << 63) - 1
-_RATE: Final = "rate:"
+RATE: Final = "rate:"
 
 
 class Recording:
@@ -60,6 +61,7 @@ class Recording:
         self._strangers = strangers
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
+        self.task_of: Callable[[str], Task[..., Any] | None] = lambda _: None
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
@@ -71,6 +73,7 @@ class Recording:
         self._alarm: Alarm | None = None
         self._armed = FAR
         self._ahead = clock.wall() - clock.steady()
+        self._watched = self._ahead  # as the last turn has found it
         self._highest = self._ahead  # since bounds were looked after
         self._read = clock.steady()
         self._joiners: list[asyncio.Future[None]] = []
@@ -80,9 +83,20 @@ class Recording:
         self._told: set[Running] = set()  # runs that the close has cancelled
         self.near = FAR  # calls with an eta from here on are rows only
         self.claim_at: int | None = None  # when, on the wall clock, to look what has come near
+        self._asking = False  # for what has come near
         self.more = False  # rows are due for memory, as soon as it has room
         self._accounted: set[int] = set()  # ids that gave way here, and will in the store
         self.schedules: dict[Key, Schedule] = {}
+        self._former: WeakValueDictionary[Key, Schedule] = WeakValueDictionary()
+        """Those that calls have ended: the journal may refuse such a call."""
+        self._resting: dict[str, str] = {}  # what rates have used that no task here has
+
+    def _now(self) -> int:
+        """The steady clock; with a journal the wall clock is read too, by which rows are written."""
+        now = self._steady()
+        if self.journal is not None:
+            self._ahead = self.clock.wall() - now
+        return now
 
     def _next_id(self, now: int) -> int:
         """The id of a new call: its milliseconds, or one more than the last."""
@@ -94,6 +108,14 @@ class Recording:
     def _tick(self, now: int) -> None:
         self._next_tick = now + 1000 - now % 1000
         self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID | self.salt)
+
+    # -- calls beyond the horizon
+
+    def _come_near(self, call: Call) -> None:
+        """Beyond the horizon it is no more."""
+        if self.books.far and self.books.far.get(call.key) is call:
+            self.books.far.pop(call.key)
+            self.books.beyond -= 1
 
     # -- entries
 
@@ -167,25 +189,23 @@ class Recording:
             lanes.forgotten = None
         return tuple(notes)
 
-    def _restore_rates(
-        self, notes: Mapping[str, str], task_of: Callable[[str], Task[..., Any] | None]
-    ) -> None:
+    def _restore_rates(self) -> None:
         """Rates go on where they were; those that have come to rest are forgotten."""
-        assert self.journal is not None
         now, idle = self.clock.wall(), list[Note]()
-        for name, value in notes.items():
-            if not name.startswith(_RATE):
-                continue
-            shown, key = json.decode(name.removeprefix(_RATE), type=tuple[str, str])
-            task = task_of(shown)
-            if int(value) <= now or int(value) > now + 366 * 86_400 * SECOND:
+        for name, value in tuple(self._resting.items()):
+            shown, key = json.decode(name.removeprefix(RATE), type=tuple[str, str])
+            task = self.task_of(shown)
+            if int(value) <= now:
                 idle.append(Note(name, None))
-            elif task is not None and task.declared.rate_limit:
+            elif task is None:
+                continue
+            elif task.declared.rate_limit:
                 rate = task.declared.rate_limit
                 lane = RateLane(f"rate {shown} {key}", rate)
                 lane.restore(int(value) - self._ahead)
                 self.agenda.lanes.rates[task.identity, key] = lane
-        if idle:
+            del self._resting[name]
+        if idle and self.journal is not None:
             self.journal.log(*idle)
 
     # -- events
@@ -209,4 +229,4 @@ class Recording:
 
 
 def _note_name(task: str, rate: str) -> str:
-    return _RATE + json.encode((task, rate)).decode()
+    return RATE + json.encode((task, rate)).decode()

@@ -23,6 +23,7 @@ from asyncdefer._core.job import (
     Running,
     Schedule,
 )  # fmt: skip
+from asyncdefer._core.lifecycle import State
 from asyncdefer._core.options import Options
 from asyncdefer._core.recurrence import Occurrence, Repeat, first_occurrence
 from asyncdefer._core.rules import ends_schedule, following, is_closing, is_missed
@@ -31,6 +32,7 @@ from asyncdefer._handle import Handle
 from asyncdefer._jobs import Jobs
 from asyncdefer._log import INFO
 from asyncdefer._task import Task
+from asyncdefer.stores._base import Drop, Row
 
 KEY: Final = "@repeat"  # of the schedule that stands on a decorator
 
@@ -66,11 +68,12 @@ class Recurring(Jobs):
         full: Key = (task.identity, key)
         live = self._going(full)
         going = live.call if isinstance(live, Running) else live
-        waits = self.agenda.waiting.get(full)  # it may be another call, behind the schedule's run
+        # It may be another call, behind the schedule's run or far in the future.
+        waits = self.agenda.waiting.get(full) or self.books.far.get(full)
         alone = waits is None or waits is going
         if going is not None and alone and _same(going, rule, args, kwargs, given):
             return Handle(self, self.schedules[full])
-        now = self.clock.steady()
+        now = self._now()
         if isinstance(given.eta, int):
             when, steady, grid, ends = given.eta, False, None, None
         elif isinstance(given.delay, int):
@@ -137,6 +140,30 @@ class Recurring(Jobs):
         self._tell_missed(again, found.left_out)
         return again
 
+    def _revive(self, call: Call) -> None:
+        """The schedule that a refused call had ended is none that has ended."""
+        former = self._former.pop(call.key, None)
+        if former is not None and call.more.schedule is not None:
+            former.answer, former.replaced = None, False
+            call.more = structs.replace(call.more, schedule=former)
+
+    def _goes_on(self, call: Call, row: Row) -> bool:
+        """The run of a schedule whose rule is the same as ever; else the schedule ends here."""
+        assert self.journal is not None
+        placed_by, schedule = rows.body_of(row).repeat, call.more.schedule
+        if (
+            schedule is not None
+            and placed_by is not None
+            and call.repeat == rows.rule_of(placed_by)
+        ):
+            self.schedules[call.key] = schedule
+            return True
+        self.ledger.counts[State.DROPPED] += 1
+        self.journal.log(Drop(call.id, row.state))
+        call.shared().state = State.DROPPED.value
+        self._end_schedule(call, call.shared())
+        return False
+
     def _skip(self, call: Call, now: int) -> bool:
         """Move a run that was missed and is to be left out to the next time of its schedule."""
         found = following(call, now, self.books.ahead()) if is_missed(call) else None
@@ -166,6 +193,8 @@ class Recurring(Jobs):
         schedule.answer, schedule.replaced = answer, replaced
         if self.schedules.get(call.key) is schedule:
             del self.schedules[call.key]
+        if replaced and self.journal is not None:
+            self._former[call.key] = schedule
         if told:
             self._tell(INFO, "schedule_ended", call)
 

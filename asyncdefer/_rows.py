@@ -11,7 +11,7 @@ from msgspec import UNSET, DecodeError, Raw, Struct, json
 
 from asyncdefer._books import job_error
 from asyncdefer._codec import Codec, Unreadable
-from asyncdefer._core.instant import SECOND, duration
+from asyncdefer._core.instant import SECOND, duration, within
 from asyncdefer._core.job import (
     NO_CONTEXT,
     NO_KWARGS,
@@ -265,6 +265,9 @@ def call_of(row: Row, task: Task[..., Any], ahead: int) -> Call:
     try:
         rate = "" if task.make_rate_key is None else task.make_rate_key(*args, **kwargs)
         options = None if body.options is None else _options_of(body.options)
+        if body.repeat is not None:
+            rule_of(body.repeat)
+        within(row.at)
     except Exception as error:
         raise Unreadable(f"the row {row.id} does not fit its task: {error}") from error
     call = Call(row.id, task, key, row.at, False, args, kwargs or NO_KWARGS, NO_CONTEXT, body.calls)

@@ -29,6 +29,7 @@ from asyncdefer._core.job import (
     More,
     Outcome,
     Running,
+    Unread,
 )  # fmt: skip
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options
@@ -86,7 +87,7 @@ class Scheduler(Claims):
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
         if get_ident() != self._door._thread_id:  # noqa: SLF001 - see __init__
             self._check_open()
-        now = self._steady()
+        now = self._now()
         rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
         when: int | None = None
         if given is not None:
@@ -236,7 +237,7 @@ class Scheduler(Claims):
         if live is None or isinstance(live, Running):
             return False
         after(State.SCHEDULED, Event.MOVE)
-        now = self.clock.steady()
+        now = self._now()
         order = within(eta) if steady else eta - self.books.ahead()
         more, rule = live.more, live.repeat
         if rule is not None:  # this run moves, and what follows stays where it was
@@ -244,7 +245,7 @@ class Scheduler(Claims):
             more = structs.replace(more, grid=grid, ends=None)
         again = live.again(eta, steady=steady, more=more)
         self.books.name(again)
-        if order >= self.near and self._is_far(order) and not rows.stays(again):
+        if order >= self.near and self._is_far(order) and not self._stays(again):
             self._take_out(live)
             self._go_far(again)
         else:
@@ -263,13 +264,15 @@ class Scheduler(Claims):
         state = None if call is None else self.books.state(call)
         if call is None or state is not State.FAILED:
             raise ValueError(f"only a failed job can be redriven; {number} is {state or 'unknown'}")
+        if isinstance(call, Unread):
+            raise ValueError(f"{number} cannot be redriven by this program: {call.why}")
         if call.key in self.schedules:
             raise ValueError(f"the schedule of {number} goes on: its next run will come")
         newer = self.agenda.waiting.get(call.key)
         if newer is not None and newer.calls:
             raise ValueError(f"a newer call waits under the key of {number}: it will run instead")
         after(state, Event.REDRIVE)
-        now = self._steady()
+        now = self._now()
         again = structs.replace(
             call, eta=now, steady=True, context=copy_context(), answer=None, first=None,
             more=More(rate=call.more.rate, options=call.more.options),
@@ -284,6 +287,11 @@ class Scheduler(Claims):
     def discard(self, number: int) -> bool:
         """Forget an ended job, or drop a waiting one; False if nothing is known of it."""
         self.check_loop()
+        row = self.books.parked.pop(number, None)
+        if row is not None and self.journal is not None:
+            self.ledger.counts[State.DROPPED] += 1
+            self.journal.log(Drop(number, row.state))
+            return True
         call = self.books.find(number)
         if call is None:
             return False

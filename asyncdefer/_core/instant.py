@@ -69,8 +69,8 @@ def positive(value: float | timedelta, name: str) -> int:
 
 
 def moment(time: int) -> datetime:
-    """The aware datetime in UTC; a time before year 1 shows as the first datetime there is."""
-    return _EPOCH + timedelta(microseconds=time) if time > FIRST else _FIRST
+    """The aware datetime in UTC, or the first or last that there is."""
+    return _EPOCH + timedelta(microseconds=min(time, LAST)) if time > FIRST else _FIRST
 
 
 def seconds(time: int) -> float:

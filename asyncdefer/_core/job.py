@@ -67,7 +67,8 @@ class Answer(Struct, eq=False):
     while the journal does not have the end yet, and nobody is to see the value. `eta` is on the wall clock, as are
     `started` and `finished`; `until`, how long it can be looked up, is on the steady one.
     `waiters` maps a future to the run that waits on it, if it is a run that waits. `follows`: the
-    answer this one gave way to.
+    answer this one gave way to. `far`: the call that it is the answer of, while that is known by
+    those only who share the answer.
     """
 
     state: str | None = None
@@ -83,6 +84,7 @@ class Answer(Struct, eq=False):
     waiters: "dict[Any, Running | None] | None" = None
     follows: "Answer | None" = None
     ending: str | None = None
+    far: "Call | None" = None
 
     def final(self) -> "Answer":
         """The answer that counts."""
@@ -117,7 +119,7 @@ class Answer(Struct, eq=False):
 
     def follow(self, other: "Answer") -> None:
         """This answer gives way to another; those who wait follow it."""
-        self.follows = other
+        self.follows, self.far = other, None
         for future, run in (self.waiters or {}).items():
             if other.waiters is None:
                 other.waiters = {}
@@ -199,6 +201,12 @@ class Schedule(Call, eq=False):
     """
 
     replaced: bool = False
+
+
+class Unread(Call, eq=False):
+    """A job that has ended, and whose arguments cannot be read here. `why`: the reason."""
+
+    why: str = ""
 
 
 class Run(Struct, frozen=True):
