@@ -16,20 +16,18 @@ from asyncdefer._codec import Unreadable
 from asyncdefer._core.instant import SECOND, moment
 from asyncdefer._core.job import (
     NO_CONTEXT,
-    NO_KWARGS,
     Call,
     JobError,
     Key,
     Outcome,
     Running,
-    Unread,
 )  # fmt: skip
-from asyncdefer._core.lifecycle import Event, State
+from asyncdefer._core.lifecycle import Event
 from asyncdefer._entry import Claim
 from asyncdefer._journal import Journal
 from asyncdefer._leaving import Leaving
 from asyncdefer._log import WARNING, LogEvent
-from asyncdefer._recording import FAR, RATE
+from asyncdefer._recording import RATE
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
 from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set
@@ -301,58 +299,6 @@ class Claims(Leaving):
         self.journal.log(Set(rows.waiting(call, self._ahead), rows.RUNNING))
         self._let_wait(call)
 
-    # -- questions that the memory cannot answer
-
-    @abstractmethod
-    def _check_open(self) -> None:
-        """`QueueClosed` if it is."""
-
-    async def look_up(self, number: int) -> Call | None:
-        """The call of an id, wherever it is; an ended one with the answer that its row has."""
-        call = self.books.find(number)
-        if call is not None or self.journal is None:
-            return call
-        self._check_open()
-        await self.journal.through(claim := self.fetch(ids=[number]))
-        self._check_open()
-        call = self.books.find(number) or next((found for found in claim.found if found), None)
-        if call is not None:
-            return call
-        async for row in self.journal.store.scan(ids=[number], limit=1):
-            return self._ended_of(row)
-        return None
-
-    async def look_beyond(self, key: tuple[Any, str]) -> Call | None:
-        """The waiting call of a key that is not in memory, if there is one."""
-        if self.journal is None:
-            return None
-        far = self.books.far.get(key)
-        if far is None:
-            self._check_open()
-            await self.journal.through(claim := self.fetch(keys=[key]))
-            self._check_open()
-            far = next((found for found in claim.found if found), None)
-        waiting = self.agenda.waiting.get(key)
-        return waiting if waiting is not None and waiting.calls else far
-
-    def _ended_of(self, row: Row) -> Call | None:
-        """A job that has ended, out of its row; the ledger keeps it for a while."""
-        if not State(row.state).ended or (row.until is not None and row.until <= self.clock.wall()):
-            return None
-        task: Any = self.task_of(row.task) or rows.Stranger(row.task)
-        try:
-            if isinstance(task, rows.Stranger):
-                raise Unreadable(f"no task is named {row.task!r} here")
-            call = rows.call_of(row, task, self._ahead)
-        except Unreadable as error:
-            key: Key = row.id if row.key is None else (task.identity, row.key)
-            call = Unread(row.id, task, key, row.at, False, (), NO_KWARGS, NO_CONTEXT)
-            call.why = str(error)
-        call.answer = rows.answer_of(row, task)
-        call.answer.until = FAR if row.until is None else row.until - self._ahead
-        self.ledger.keep(call)
-        return call
-
     # -- rows that we cannot run
 
     def _park(self, row: Row, kind: str, text: str) -> None:
@@ -374,11 +320,16 @@ class Claims(Leaving):
                     ),
                 )  # fmt: skip
 
+    @abstractmethod
+    def check_loop(self) -> None:
+        """`WrongLoop` unless the caller is in the queue's own loop."""
+
     def welcome(self, task: Task[..., Any]) -> None:
         """A task was registered: take in what was kept for it, and then its schedule may begin."""
         self._restore_rates()
         ids = [row.id for row in self.books.parked.values() if row.task == task.name]
         if ids and self.journal is not None:
+            self.check_loop()
             arrived = partial(self._welcomed, task)
             self.journal.claim(Claim(arrived=arrived, ids=ids))
         elif task.declared.repeat:

@@ -1,13 +1,16 @@
 """What stands in line before the journal's writer: entries to be written, and claims to be asked."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
 
 from asyncdefer._core.job import Call
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import START, Add, Change, Command, Drop, Place, Row, Set
+from asyncdefer.stores._base import START, Add, Change, Command, Drop, Note, Place, Row, Set
+
+_SCHEDULED: Final = "scheduled"
 
 
 class Line(Struct, eq=False):
@@ -55,6 +58,26 @@ class Claim(Line, eq=False, kw_only=True):
     found: Sequence[Call | None] = ()
 
 
+def visible(entries: Iterable[Entry]) -> dict[int, Change]:
+    """By id, what shows of changes that were one transaction: of a job the last, of a key the newest."""
+    last: dict[int, Change] = {}
+    newest: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        for change in entry.command:
+            if isinstance(change, Drop):
+                last[change.id] = change
+            elif not isinstance(change, Note):
+                row = change.row
+                last[row.id] = change
+                if row.key is not None and row.state == _SCHEDULED:
+                    name = row.task, row.key
+                    other = newest.setdefault(name, row.id)
+                    if other != row.id:
+                        newest[name] = max(other, row.id)
+                        last.pop(min(other, row.id), None)
+    return last
+
+
 def is_there(change: Change, found: dict[int, Row]) -> bool:
     """Among these rows a change shows; a note shows nowhere, and does not matter."""
     match change:
@@ -73,10 +96,10 @@ def is_there(change: Change, found: dict[int, Row]) -> bool:
             return True
 
 
-def as_journal_error(error: Exception) -> JournalError:
+def as_journal_error(error: Exception, what: str = "the store failed") -> JournalError:
     """The error as those who wait get it."""
     if isinstance(error, JournalError):
         return error
-    told = JournalError(f"the store failed: {type(error).__name__}: {error}")
+    told = JournalError(f"{what}: {type(error).__name__}: {error}")
     told.__cause__ = error
     return told

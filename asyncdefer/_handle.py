@@ -76,6 +76,7 @@ class Handle(Struct, Generic[R_co], eq=False):
         """
         entry = self._call.entry
         if entry is not None:
+            self._scheduler.check_loop()
             await self._scheduler.journal.through(entry)
         return self
 

@@ -13,23 +13,16 @@ are true whether or not they can be written, so they stay at the front until the
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import Context
 from typing import Final
 
 from asyncdefer._clock import Clock
 from asyncdefer._core.instant import SECOND
 from asyncdefer._core.job import Call
-from asyncdefer._entry import Claim, Entry, Line, as_journal_error, is_there
+from asyncdefer._entry import Claim, Entry, Line, as_journal_error, is_there, visible
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import (
-    Change,
-    Drop,
-    Note,
-    Owner,
-    Store,
-    Unknown,
-    Written,
-)  # fmt: skip
+from asyncdefer.stores._base import Busy, Change, Owner, Store, Unknown, Written
 
 BACKLOG: Final = 20_000  # entries; who awaits an enqueue waits until there are fewer
 _GROUP: Final = 5_000  # entries of one transaction
@@ -73,13 +66,15 @@ class Journal:
         self._line: deque[Entry] = deque()
         self._claims: deque[Claim] = deque()
         self._stuck: list[Entry] = []  # of them nobody can be told that they did not happen
-        self._doubt: list[Entry] = []  # a commit failed: they may be written or not
+        self._doubt: list[Entry] = []  # nobody knows how far they got
         self._group: list[Entry] = []  # under way
         self._last: Entry | None = None
         self._writer: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self._closing = False
+        self._closed = False
+        self._held = False  # by somebody else, at the last write
         self._wait = _SHORTEST
         self._renew_at = clock.wall() + _PURGE
         self._renewal = self._loop.call_later(_RENEWAL, self._is_due, context=Context())
@@ -119,9 +114,16 @@ class Journal:
             await waiter
 
     async def recorded(self) -> None:
-        """Wait until the store has all that was logged so far."""
-        if self._last is not None:
-            await self.through(self._last)
+        """Wait until the store has all that was logged so far, but for calls that it refused."""
+        line = self._last
+        while line is not None and not line.through:
+            try:
+                await self.through(line)
+            except JournalError:
+                if line.call is None:
+                    raise
+                left = self._doubt + self._stuck
+                line = left[-1] if left else None
 
     @property
     def is_full(self) -> bool:
@@ -149,30 +151,39 @@ class Journal:
         """Write what is left; what cannot be written after some tries stays unwritten."""
         self._closing = True
         self._renewal.cancel()
-        self._wake()
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
-        left = JournalError(_ENDED)
-        for line in (*self._doubt, *self._stuck, *self._group, *self._line, *self._claims):
-            line.error = line.error or left
+        while not self._closed:
+            self._wake()
+            if (writer := self._writer) is not None:
+                with suppress(asyncio.CancelledError):  # what has begun to close does so to the end
+                    await asyncio.wait([writer])
+                self._closed = writer.done() and not writer.cancelled()
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Nothing is written any more: whoever waits is told."""
+        closed = JournalError(_ENDED)
+        left: list[Line] = [*self._doubt, *self._stuck, *self._line, *self._claims]
+        for lines in (self._doubt, self._stuck, self._line, self._claims):
+            lines.clear()
+        for line in left:
+            line.error = line.error or closed
             line.wake()
             if isinstance(line, Entry) and line.done is not None:
                 line.done(None)
-        for waiter in self._room:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._give_room()
 
     # -- the writer
 
     def _wake(self) -> None:
-        if self._writer is None:
-            if self._group:  # somebody has cancelled the writer, and nobody knows how far it got
-                self._doubt += self._group
-                self._group = []
+        if self._closed:
+            self._abandon()
+        elif self._writer is None:
             # Not loop.create_task: a task factory of the program has no say here.
+            own = Context()
             self._writer = asyncio.Task(
-                self._work(), loop=self._loop, name="asyncdefer journal", context=Context()
+                self._write_all(), loop=self._loop, name="asyncdefer journal", context=own
             )
+            self._writer.add_done_callback(self._ended, context=own)
         elif self._idle is not None:
             idle, self._idle = self._idle, None
             if not idle.done():
@@ -184,16 +195,18 @@ class Journal:
         self._renewal = self._loop.call_later(_RENEWAL, self._is_due, context=Context())
         self._wake()
 
-    async def _work(self) -> None:
-        try:
-            await self._write_all()
-        finally:
-            self._writer = None
+    def _ended(self, writer: asyncio.Task[None]) -> None:
+        """It has closed; or was cancelled, as by `asyncio.run`, and then another goes on."""
+        self._writer = None
+        self._doubt += self._group
+        self._group = []
+        if writer.cancelled() and self.is_busy:
+            self._loop.call_later(_SHORTEST, self._wake, context=Context())
 
     async def _write_all(self) -> None:
         tries = 0
         while True:
-            if self._clock.wall() >= self._renew_at:
+            if self._clock.wall() >= self._renew_at and not self._closing:
                 await self._renew()
             asked = self._claims and not self._closing
             if not (self._line or asked or self._stuck or self._doubt):
@@ -211,6 +224,8 @@ class Journal:
                 if group:
                     await self._write(group)
                     del group  # else it lives for as long as there is nothing else to write
+                    if self._held and self._closing:
+                        return
                     for _ in range(_ROUNDS):
                         await asyncio.sleep(0)
                 ailing = bool(self._stuck or self._doubt)
@@ -240,31 +255,37 @@ class Journal:
     async def _write(self, group: list[Entry]) -> None:
         """One transaction; if it fails, one for each entry, so that a bad one fails by itself."""
         self._group = group
+        self._held = False
         commands = [entry.command for entry in group]
         try:
             written = await self.store.write(self._owner, commands)
-        except Unknown as error:
-            self._group = []
-            self._failed(error)
-            self._doubt += self._refuse(group, error)
-            return
         except Exception as error:  # noqa: BLE001 - the writer must not end, whatever a store raises
             self._group = []
-            if len(group) == 1:
+            self._held = isinstance(error, Busy)
+            if len(group) == 1 or isinstance(error, Busy | Unknown):
                 told = as_journal_error(error)
                 self._failed(told)
-                self._stuck += self._refuse(group, told)
+                kept = self._refuse(group, told)
+                if isinstance(error, Unknown):
+                    self._doubt += kept
+                else:
+                    self._stuck += kept
                 return
         else:
             self._group = []
             commands.clear()  # a store's thread may hold it until there is something else to do
             self._finish(group, written)
             return
-        for entry in group:
-            if entry.call is None and self._stuck:
-                self._stuck.append(entry)  # it may build on what is stuck
-            else:
-                await self._write([entry])
+        rest = deque(group)
+        try:
+            while rest and not self._held:
+                entry = rest.popleft()
+                if entry.call is None and (self._stuck or self._doubt):
+                    self._stuck.append(entry)  # it may build on those
+                else:
+                    await self._write([entry])
+        finally:
+            self._stuck += rest  # they have not been tried
 
     def _refuse(self, group: list[Entry], error: JournalError) -> list[Entry]:
         """Tell those who wait; calls are given back, and the others stay."""
@@ -294,18 +315,17 @@ class Journal:
                 try:
                     entry.done(out)
                 except Exception as error:  # noqa: BLE001 - the others are written all the same
-                    about = {"message": "asyncdefer: after a write", "exception": error}
-                    self._loop.call_exception_handler(about)
+                    self._report("after a write", error)
             if entry.waiters is not None:
                 entry.wake()
 
+    def _report(self, when: str, error: Exception) -> None:
+        about = {"message": f"asyncdefer: {when}", "exception": error}
+        self._loop.call_exception_handler(about)
+
     async def _read_again(self) -> bool:
-        """After a commit that failed: what of it is there is done, and the rest is still to be."""
-        last: dict[int, Change] = {}  # of several changes of a job, it shows in the row
-        for entry in self._doubt:
-            for change in entry.command:
-                if not isinstance(change, Note):
-                    last[change.id if isinstance(change, Drop) else change.row.id] = change
+        """What was one transaction is there as a whole, or is still to be written."""
+        last = visible(self._doubt)
         try:
             scan = self.store.scan(ids=list(last), limit=len(last))
             found = {row.id: row async for row in scan}
@@ -313,7 +333,7 @@ class Journal:
             self._failed(as_journal_error(error))
             return False
         doubt, self._doubt = self._doubt, []
-        if all(is_there(change, found) for change in last.values()):  # it was one transaction
+        if all(is_there(change, found) for change in last.values()):
             self._finish(doubt, Written())
         else:
             self._stuck = doubt + self._stuck
@@ -350,8 +370,13 @@ class Journal:
             self._failed(claim.error)
             claim.wake()
             return False
-        claim.through = True
-        claim.arrived(claim, rows)
+        try:
+            claim.arrived(claim, rows)
+        except Exception as error:  # noqa: BLE001 - as above; to ask again would bring the same
+            claim.error = as_journal_error(error, "what the store has could not be taken in")
+            self._report("after a claim", error)
+        else:
+            claim.through = True
         claim.wake()
         return True
 

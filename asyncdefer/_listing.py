@@ -17,9 +17,10 @@ from asyncdefer.stores._base import PAGE, START, Row
 
 
 async def listed(
-    scheduler: Scheduler, state: State | None, task: str | None, key_prefix: str | None
+    scheduler: Scheduler, wanted: State | str | None, task: str | None, key_prefix: str | None
 ) -> AsyncIterator[Job]:
     """Every job that fits, in eta order: those of the journal, or where there is none, in memory."""
+    state = None if wanted is None else State.named(wanted)
     if scheduler.journal is None:
         found = _in_memory(scheduler.books)
     else:
@@ -49,12 +50,12 @@ async def _in_journal(
     task: str | None,
     key_prefix: str | None,
 ) -> AsyncIterator[Job]:
-    await scheduler.recorded()
-    ended = str(state) if state is not None and state.ended else None
+    await scheduler.recorded()  # so that rows have the states that jobs have here
+    kept = None if state is None or state is State.HELD else str(state)
     after = START
     while True:
         found = journal.store.scan(
-            state=ended, task=task, key_prefix=key_prefix, after=after, limit=PAGE
+            state=kept, task=task, key_prefix=key_prefix, after=after, limit=PAGE
         )
         page = [row async for row in found]
         for row in page:

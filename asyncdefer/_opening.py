@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,7 +16,6 @@ from asyncdefer._log import ERROR, INFO, Events, LogEvent
 from asyncdefer._task import Task
 from asyncdefer.errors import JournalError, JournalLocked
 from asyncdefer.stores._base import Opened, Owner, Store
-from asyncdefer.stores.sqlite import SQLiteStore
 
 POLL: Final = 0.5
 """Real seconds between two looks whether the owner is gone."""
@@ -65,7 +64,7 @@ class Opening:
             await journal.through(scheduler.ask())
         except BaseException:
             await journal.close()
-            await self.close()
+            await self._let_go()
             raise
         self._tell(INFO, "journal_opened")
 
@@ -84,17 +83,20 @@ class Opening:
                     return
                 await asyncio.sleep(POLL)
             else:
-                self.standing_by = None
-                opened()
+                if not self._ended:
+                    self.standing_by = None
+                    opened()
                 return
 
     async def close(self) -> None:
         """Let go of the store, or wait for it no more; an error is told."""
         self._ended = True
-        if self.standing_by is not None:
-            self.standing_by.cancel()
-            await asyncio.wait([self.standing_by])
-            self.standing_by = None
+        waiting, self.standing_by = self.standing_by, None
+        if waiting is not None and waiting.get_loop() is asyncio.get_running_loop():
+            await called_off(waiting)
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         context, self._context = self._context, None
         if context is not None:
             try:
@@ -111,14 +113,11 @@ class Opening:
             self._events.emit(level, LogEvent(name=name, at=at, error=error))
 
 
-def store_of(journal: str | os.PathLike[str] | Store | None) -> Store | None:
-    """The store that a queue's `journal` means; `TypeError` for what is none."""
-    if journal is None:
-        return None
-    if isinstance(journal, str | os.PathLike):
-        return SQLiteStore(journal)
-    if not callable(getattr(journal, "claim", None)):
-        raise TypeError(
-            f"a journal is None, the path of a file or a store, not {type(journal).__name__}"
-        )
-    return journal
+async def called_off(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end, whatever that is and whatever is cancelled meanwhile."""
+    task.cancel()
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # it was told, or is to whoever waits for it

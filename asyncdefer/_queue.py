@@ -3,37 +3,27 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from datetime import timedelta
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import (
-    Any,
-    Literal,
-    NoReturn,
-    ParamSpec,
-    Self,
-    TypedDict,
-    TypeVar,
-    Unpack,
-    cast,
-    overload,
-)
+from typing import Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio
 
 from asyncdefer._calls import Calls
-from asyncdefer._clock import Clock, SystemClock
-from asyncdefer._core.checks import checked_key, whole
-from asyncdefer._core.instant import duration
+from asyncdefer._clock import Clock
+from asyncdefer._core.checks import checked_key
 from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._handle import Handle
 from asyncdefer._listing import listed
 from asyncdefer._log import Events, Subscriber
-from asyncdefer._opening import Opening, store_of
+from asyncdefer._opening import Opening, called_off
 from asyncdefer._scheduler import Scheduler
+from asyncdefer._settings import QueueOptions, Settings, settings_of
 from asyncdefer._task import Accept, Task, Tasks
 from asyncdefer.errors import JournalLocked, NotStarted, QueueClosed
 from asyncdefer.stores._base import Store
@@ -43,17 +33,6 @@ R = TypeVar("R")
 
 CANCEL_GRACE: float = 5.0
 """Real seconds that a run may take to end after `close()` cancelled it."""
-
-
-class QueueOptions(TypedDict, total=False):
-    """What `Queue(…)` and `configure(…)` take."""
-
-    concurrency: int
-    threads: int
-    result_ttl: float | timedelta | None
-    drain_timeout: float
-    on_locked: Literal["raise", "standby"]
-    clock: Clock | None
 
 
 class Queue(Calls):
@@ -79,9 +58,8 @@ class Queue(Calls):
         clock: Clock | None = None,
     ) -> None:
         self._scheduler: Scheduler | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._store: Store | None = None
-        self.use_journal(journal)
         self.journal = None
         self._opening: Opening | None = None
         self._registry = Tasks()
@@ -90,81 +68,75 @@ class Queue(Calls):
         self._paused: set[Any] = set()
         self.accept: Accept = self._not_started
         """The one door for calls; not for programs, which have `enqueue`."""
-        self._configure(
-            concurrency=concurrency,
-            threads=threads,
-            result_ttl=result_ttl,
-            drain_timeout=drain_timeout,
-            on_locked=on_locked,
-            clock=clock,
-        )
+        given = settings_of(
+            journal=journal, concurrency=concurrency, threads=threads, result_ttl=result_ttl,
+            drain_timeout=drain_timeout, on_locked=on_locked, clock=clock,
+        )  # fmt: skip
+        self._take(given)
 
     def configure(self, **options: Unpack[QueueOptions]) -> None:
-        """Change options of the constructor while the queue is stopped."""
+        """Change options of the constructor, its journal too, while the queue is stopped."""
         if self._is_running():
             raise RuntimeError("configure a queue before its start or after its close")
-        self._configure(**options)
+        self._take(self.settings.but(**options))
 
-    def use_journal(self, journal: str | PathLike[str] | Store | None) -> Store | None:
-        """Take another journal while the queue is stopped; returns the store of the one before."""
-        if self._is_running():
-            raise RuntimeError("give a queue its journal before its start or after its close")
-        before, self._store = self._store, store_of(journal)
+    def _take(self, settings: Settings) -> None:
+        self.settings = settings
+        self._store = settings.journal
         self.keeps: bool = self._store is not None
-        return before
-
-    def _configure(self, **options: Unpack[QueueOptions]) -> None:
-        for name in options:
-            if name not in QueueOptions.__annotations__:
-                raise TypeError(f"a queue has no option {name!r}")
-        for name in ("concurrency", "threads"):
-            whole(options.get(name, 1), name)
-        read: dict[str, Any] = dict(options)
-        if options.get("result_ttl") is not None:
-            read["result_ttl"] = duration(cast(float, options.get("result_ttl")), "result_ttl")
-        if "drain_timeout" in options:
-            read["drain_timeout"] = duration(options["drain_timeout"], "drain_timeout") / 1e6
-        on_locked = options.get("on_locked", "raise")
-        if on_locked not in ("raise", "standby"):
-            raise ValueError(f'on_locked is "raise" or "standby", not {on_locked!r}')
-        if "clock" in options:
-            read["clock"] = options["clock"] or SystemClock()
-        self._options: dict[str, Any] = {**getattr(self, "_options", {}), **read}
 
     # -- life
 
     async def start(self) -> None:
-        """Begin to accept and run jobs, in the running event loop."""
+        """Begin to accept and run jobs, in the running event loop.
+
+        `JournalError` if the journal cannot be opened, or not take in a schedule that begins;
+        `QueueClosed` if the queue is closed meanwhile.
+        """
         if self._is_running():
             raise RuntimeError("the queue is started already")
-        options = self._options
+        given, former = self.settings, self._scheduler
         self._closing = None
         scheduler = self._scheduler = Scheduler(
-            options["clock"],
+            given.clock,
             self._events,
-            concurrency=options["concurrency"],
-            threads=options["threads"],
-            result_ttl=options["result_ttl"],
+            concurrency=given.concurrency,
+            threads=given.threads,
+            result_ttl=given.result_ttl,
             strangers=self._callables,
-            last=0 if self._scheduler is None else self._scheduler.last,  # no id comes twice
+            last=0 if former is None else former.last,  # no id comes twice
         )
         for identity in self._paused:
             scheduler.agenda.lanes.pause(identity)
+        opening = self._open(scheduler, former)
+        starting = asyncio.Task(opening, loop=scheduler.loop, context=Context())
+        self._starting = starting
         try:
-            if self._store is not None:
-                self._opening = Opening(self._store, scheduler, self._events)
-                try:
-                    await self._opening.open(self._registry.named)
-                except JournalLocked as locked:
-                    if options["on_locked"] == "raise":
-                        raise
-                    self.accept = partial(_refuse, locked)
-                    self._opening.stand_by(self._registry.named, partial(self._begin, scheduler))
-                    return
-            self._begin(scheduler)
+            await asyncio.wait([starting])
+            if not starting.cancelled() or self._closing is None:
+                starting.result()
+            if self._closing is not None:
+                raise QueueClosed("the queue was closed while it started")
         except BaseException:
             await self.close()
             raise
+
+    async def _open(self, scheduler: Scheduler, former: Scheduler | None) -> None:
+        if former is not None:
+            await self._let_go_of(former)
+        if self._store is not None:
+            self._opening = Opening(self._store, scheduler, self._events)
+            try:
+                await self._opening.open(self._registry.named)
+            except JournalLocked as locked:
+                if self.settings.on_locked == "raise":
+                    raise
+                self.accept = partial(_refuse, locked)
+                self._opening.stand_by(self._registry.named, partial(self._begin, scheduler))
+                return
+        self._begin(scheduler)
+        for schedule in tuple(scheduler.schedules.values()):
+            await Handle(scheduler, schedule).accepted()
 
     def _begin(self, scheduler: Scheduler) -> None:
         self.journal = scheduler.journal
@@ -180,7 +152,7 @@ class Queue(Calls):
 
     async def ready(self) -> None:
         """Wait until this queue owns its journal; `QueueClosed` if it is closed before."""
-        self._started()
+        self._inside()
         if self._opening is not None and self._opening.standing_by is not None:
             await asyncio.wait([self._opening.standing_by])
         if not self._is_running() or self._closing is not None:
@@ -193,29 +165,47 @@ class Queue(Calls):
         at once, and still ends only when all of this is done.
         """
         scheduler = self._scheduler
-        if scheduler is None or scheduler.loop.is_closed():
+        if scheduler is None:
+            return
+        if scheduler.loop.is_closed():
+            await self._let_go_of(scheduler)
             return
         scheduler.check_loop()
-        if self._closing is None:
-            self._closing = scheduler.loop.create_task(self._shut(scheduler))
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
-            while not self._closing.done():
+            while not (closing := self._shutting(scheduler)).done():
                 try:
-                    await asyncio.shield(self._closing)
+                    await asyncio.shield(closing)
                 except asyncio.CancelledError as error:
                     cancelled = error
                     scheduler.stop_runs()
         self._callables.clear()
         if cancelled is not None:
             raise cancelled
-        self._closing.result()
+        closing.result()
+
+    def _shutting(self, scheduler: Scheduler) -> asyncio.Task[None]:
+        """The close under way; another one, if that was cancelled before its first step."""
+        if self._closing is None or self._closing.cancelled():
+            self._closing = scheduler.loop.create_task(self._shut(scheduler))
+        return self._closing
 
     async def _shut(self, scheduler: Scheduler) -> None:
+        if self._starting is not None:
+            await called_off(self._starting)
         if self.standby and self._opening is not None:
             await self._opening.close()
             self.accept = scheduler.accept
-        await scheduler.shut_down(self._options["drain_timeout"], CANCEL_GRACE)
+        await scheduler.shut_down(self.settings.drain_timeout, CANCEL_GRACE)
+        if self._opening is not None:
+            await self._opening.close()
+            self._opening = None
+
+    async def _let_go_of(self, former: Scheduler) -> None:
+        """Unless it was closed: its event loop has ended, and what it left is as after a crash."""
+        former.closing = True
+        former.shut_door()
+        former.clock.detach(former)
         if self._opening is not None:
             await self._opening.close()
             self._opening = None
@@ -249,6 +239,12 @@ class Queue(Calls):
     def _started(self) -> Scheduler:
         return self._scheduler or self._not_started()
 
+    def _inside(self) -> Scheduler:
+        """The same for those who ask from its own loop; `WrongLoop` for others."""
+        scheduler = self._started()
+        scheduler.check_loop()
+        return scheduler
+
     def _not_started(self, *_: object, **__: object) -> NoReturn:
         raise NotStarted(
             "the queue has not been started: use `async with queue:`,"
@@ -268,16 +264,14 @@ class Queue(Calls):
             raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
 
     def _register(self, task: Task[..., Any]) -> None:
-        begins = task.declared.repeat and self._is_running() and not self.standby
-        if begins:
+        runs = self._is_running() and not self.standby
+        if runs and task.declared.repeat:
             self._started().check_loop()
         self._registry._register(task)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its own registry
         task.home = self
-        if self.journal is not None and self._is_running():
-            self._started().unpark(task.name)
-        if begins:
+        if runs:
             try:
-                self._started().begin(task)
+                self._started().welcome(task)
             except BaseException:
                 self._registry.forget(task)
                 task.home = None
@@ -288,11 +282,11 @@ class Queue(Calls):
     @property
     def clock(self) -> Clock:
         """The clock that the queue lives by."""
-        return cast(Clock, self._options["clock"])
+        return self.settings.clock
 
     async def handle(self, id: str) -> Handle[Any] | None:  # noqa: A002 - the field's name
         """The handle of an id; None if nothing is known of it (any more)."""
-        scheduler = self._started()
+        scheduler = self._inside()
         call = await scheduler.look_up(_number(id))
         return None if call is None else Handle(scheduler, call)
 
@@ -301,8 +295,8 @@ class Queue(Calls):
 
         `ValueError` for a job that has not failed or whose key has a waiting call by now.
         """
-        scheduler, number = self._started(), _number(id)
-        held = await scheduler.look_up(number)
+        scheduler, number = self._inside(), _number(id)
+        held = await scheduler.look_up_with_key(number)
         handle = scheduler.redrive(number)
         await scheduler.recorded()
         del held  # a call that is far in the future is known as long as somebody holds it
@@ -313,8 +307,9 @@ class Queue(Calls):
 
         `ValueError` for a job that runs.
         """
-        scheduler, number = self._started(), _number(id)
+        scheduler, number = self._inside(), _number(id)
         held = await scheduler.look_up(number)
+        await scheduler.recorded()  # its end may be on its way
         done = scheduler.discard(number)
         await scheduler.recorded()
         del held  # as above
@@ -326,7 +321,7 @@ class Queue(Calls):
     async def pending(self, task: Callable[..., Any] | str, key: str) -> Handle[Any] | None: ...
     async def pending(self, task: Callable[..., Any] | str, key: str) -> Handle[Any] | None:
         """The handle of the call that waits under a key, or of the schedule that goes on under it."""
-        scheduler = self._started()
+        scheduler = self._inside()
         full = (self.task_of(task).identity, checked_key(key))
         call = scheduler.agenda.waiting.get(full)
         if call is None or not call.calls:
@@ -342,15 +337,16 @@ class Queue(Calls):
         task: Callable[..., Any] | str | None = None,
         key_prefix: str | None = None,
     ) -> AsyncIterator[Job]:
-        """Every known job that fits, in eta order.
+        """Every known job that fits, in eta order; each as it is when its turn comes.
 
-        Which jobs there are is settled when the iteration begins; each is shown as it is when its
-        turn comes, and left out if a newer call has replaced it by then.
+        In memory, which jobs there are is settled when the iteration begins. A journal is read
+        page by page: each job that keeps its eta meanwhile is shown once; one that gets another
+        eta (a retry, a snooze, `reschedule`) may be shown twice or be missed, and one that is
+        accepted meanwhile may be shown. What a newer call has replaced by then is left out.
         """
-        scheduler = self._started()
-        wanted = None if state is None else State.named(state)
+        scheduler = self._inside()
         name = task if task is None or isinstance(task, str) else self.task_of(task).name
-        async for job in listed(scheduler, wanted, name, key_prefix):
+        async for job in listed(scheduler, state, name, key_prefix):
             yield job
 
     def stats(self) -> Stats:
@@ -371,18 +367,22 @@ class Queue(Calls):
 
     def pause(self, task: Callable[..., Any] | str | None = None) -> None:
         """Start no more jobs, or none of one task; what waits keeps its eta."""
-        identity = None if task is None else self.task_of(task).identity
+        identity, scheduler = self._pausable(task)
         self._paused.add(identity)
-        if self._scheduler is not None:
-            self._scheduler.agenda.lanes.pause(identity)
+        if scheduler is not None:
+            scheduler.agenda.lanes.pause(identity)
 
     def resume(self, task: Callable[..., Any] | str | None = None) -> None:
         """Start them again, the overdue at once."""
-        identity = None if task is None else self.task_of(task).identity
+        identity, scheduler = self._pausable(task)
         self._paused.discard(identity)
-        if self._scheduler is not None:
-            self._scheduler.agenda.lanes.resume(identity)
-            self._scheduler.wake()
+        if scheduler is not None:
+            scheduler.agenda.lanes.resume(identity)
+            scheduler.wake()
+
+    def _pausable(self, task: Callable[..., Any] | str | None) -> tuple[Any, Scheduler | None]:
+        scheduler = self._inside() if self._is_running() else None
+        return None if task is None else self.task_of(task).identity, scheduler
 
     def __repr__(self) -> str:
         agenda = None if self._scheduler is None else self._scheduler.agenda

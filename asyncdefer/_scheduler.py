@@ -16,7 +16,6 @@ from typing import Any, Final
 from msgspec import UNSET, structs
 
 from asyncdefer import _rows as rows
-from asyncdefer._claims import Claims
 from asyncdefer._core.checks import checked_key
 from asyncdefer._core.defer import folded, opened
 from asyncdefer._core.instant import LAST, duration, instant, moment, within
@@ -38,6 +37,7 @@ from asyncdefer._door import NOWHERE, door_of, running_loop
 from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
+from asyncdefer._lookups import LookUps
 from asyncdefer._runner import closed_text, judged
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClosed, WrongLoop
@@ -46,7 +46,7 @@ from asyncdefer.stores._base import Drop, Set
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
 
 
-class Scheduler(Claims):
+class Scheduler(LookUps):
     """The loop, and the doors to it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -87,7 +87,9 @@ class Scheduler(Claims):
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
         if get_ident() != self._door._thread_id:  # noqa: SLF001 - see __init__
             self._check_open()
-        now = self._now()
+        now = self._steady()
+        if self.journal is not None:  # as in _now
+            self._ahead = self.clock.wall() - now
         rule, make_key, span, more = task.folding, task.make_key, task.delay, NOTHING_MORE
         when: int | None = None
         if given is not None:
@@ -268,7 +270,7 @@ class Scheduler(Claims):
             raise ValueError(f"{number} cannot be redriven by this program: {call.why}")
         if call.key in self.schedules:
             raise ValueError(f"the schedule of {number} goes on: its next run will come")
-        newer = self.agenda.waiting.get(call.key)
+        newer = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
         if newer is not None and newer.calls:
             raise ValueError(f"a newer call waits under the key of {number}: it will run instead")
         after(state, Event.REDRIVE)

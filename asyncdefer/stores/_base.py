@@ -117,6 +117,10 @@ class Unknown(JournalError):
     """A commit that failed may have happened or not: read before going on."""
 
 
+class Busy(JournalError):
+    """Somebody else holds the store: nothing was written, and that was the fault of no command."""
+
+
 class Store(Protocol):
     """Five verbs. Every error of theirs is a `JournalError`, and then nothing was changed, except
     after `Unknown`. A store that has lost its connection, after that or otherwise, makes a new one

@@ -4,6 +4,7 @@ import sqlite3
 from typing import Final
 
 from asyncdefer.errors import JournalError, JournalFull
+from asyncdefer.stores._base import Busy
 from asyncdefer.stores._room import no_room
 
 BUSY_WAIT: Final = 1
@@ -11,10 +12,6 @@ BUSY_WAIT: Final = 1
 
 BUSY_ROUNDS: Final = 60
 """And how often that is done; other steps come in between."""
-
-
-class Busy(JournalError):
-    """Somebody else's transaction holds the file."""
 
 
 def told(error: Exception, path: str) -> JournalError:

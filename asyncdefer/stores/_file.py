@@ -8,8 +8,18 @@ from typing import Any, Final, TypeVar
 
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores import _group, _lock, _reads, _schema, _sound
-from asyncdefer.stores._base import Add, Change, Command, Opened, Owner, Row, Unknown, Written
-from asyncdefer.stores._faults import BUSY_WAIT, Busy, full, held_by_another, told
+from asyncdefer.stores._base import (
+    Add,
+    Busy,
+    Change,
+    Command,
+    Opened,
+    Owner,
+    Row,
+    Unknown,
+    Written,
+)  # fmt: skip
+from asyncdefer.stores._faults import BUSY_WAIT, full, held_by_another, told
 from asyncdefer.stores._fold import LIVE
 from asyncdefer.stores._room import Room, checkpoint, length
 

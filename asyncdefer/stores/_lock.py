@@ -30,7 +30,12 @@ def connect(
 ) -> Any:
     """Open a database that is there: SQLite would make a missing one, readable to all."""
     return sqlite3.connect(
-        uri(path, mode), uri=True, isolation_level=None, timeout=timeout, factory=factory
+        uri(path, mode),
+        uri=True,
+        isolation_level=None,
+        timeout=timeout,
+        factory=factory,
+        check_same_thread=False,  # its thread may die: see _leave_behind in sqlite.py
     )
 
 

@@ -21,8 +21,18 @@ import aiosqlite
 
 from asyncdefer.errors import JournalError
 from asyncdefer.stores import _lock, _reads
-from asyncdefer.stores._base import PAGE, START, Command, Opened, Owner, Place, Row, Written
-from asyncdefer.stores._faults import BUSY_ROUNDS, Busy
+from asyncdefer.stores._base import (
+    PAGE,
+    START,
+    Busy,
+    Command,
+    Opened,
+    Owner,
+    Place,
+    Row,
+    Written,
+)  # fmt: skip
+from asyncdefer.stores._faults import BUSY_ROUNDS
 from asyncdefer.stores._file import File
 
 T = TypeVar("T")
@@ -31,6 +41,7 @@ _OLDEST: Final = (3, 37)  # the first with STRICT tables
 _SYNCHRONOUS: Final = {"NORMAL": 1, "FULL": 2}
 _LAST_ROUNDS: Final = 5  # of waiting for somebody else's transaction at the end
 _LOOK: Final = 1_000  # rows that are read in one hop for a page
+_GLANCE: Final = 0.01  # seconds between two looks whether a thread is still there
 _PURGES: Final = 20  # transactions of one renewal
 
 
@@ -191,6 +202,7 @@ class _Desk:
         self.file = file
         self.greeting = _reads.Greeting(0)
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._thread: aiosqlite.Connection | None = None
 
     async def sit(self) -> None:
@@ -200,6 +212,7 @@ class _Desk:
             uri=True,
             factory=self.file.lock,
             isolation_level=None,
+            check_same_thread=False,  # see `_leave_behind`
             timeout=0,
         )
         # A forgotten queue must not keep the interpreter from exiting.
@@ -246,12 +259,29 @@ class _Desk:
         thread = self._thread
         if thread is None or os.getpid() != self._pid:
             return
+        if self._loop is not asyncio.get_running_loop():
+            await self._leave_behind(thread)
+            return
         try:
             with suppress(Busy):  # the next one will find it not closed, and all rows there
                 await self.patiently(lambda: self.file.finish(heard=heard), _LAST_ROUNDS)
         finally:
             await thread.close()
             _thread_of(thread).join()
+
+    async def _leave_behind(self, thread: aiosqlite.Connection) -> None:
+        """Let go of the files after the loop has ended without a close.
+
+        The thread may have died of having to answer to that loop, or may be about to.
+        """
+        held: sqlite3.Connection = thread._conn  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        closing = asyncio.create_task(thread.close())
+        while _thread_of(thread).is_alive():  # noqa: ASYNC110 - it tells nobody that it dies
+            await asyncio.sleep(_GLANCE)
+        while not closing.done():
+            closing.cancel()
+            await asyncio.sleep(0)
+        held.close()
 
 
 class _Hop:

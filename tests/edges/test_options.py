@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -333,7 +334,40 @@ async def test_configure_leaves_out_what_is_not_named() -> None:
         await clock.advance(30)
 
 
+async def test_a_journal_can_be_configured(tmp_path: Path) -> None:
+    """Its path is known later than the import; what is no journal changes nothing."""
+    queue = Queue()
+
+    @queue.task("note")
+    async def note() -> None: ...
+
+    queue.configure(journal=tmp_path / "timers.db", on_locked="standby")
+    with pytest.raises(TypeError, match="journal"):
+        queue.configure(threads=3, journal=5)  # type: ignore[arg-type]
+    async with queue:
+        await note.options(delay=60).enqueue()
+    async with queue:
+        assert queue.stats().claimed == 1
+    queue.configure(journal=None)
+    async with queue:
+        assert queue.stats().claimed == 0
+
+
+async def test_a_queue_on_a_virtual_clock_keeps_its_own_journal(tmp_path: Path) -> None:
+    """It gets it back, with its own clock, when the test has ended."""
+    queue = Queue(tmp_path / "timers.db")
+    clock = queue.clock
+    async with virtual(queue, tmp_path / "test.db"):
+        pass
+    assert queue.clock is clock
+    assert not (tmp_path / "timers.db").exists()
+    async with queue:
+        assert (tmp_path / "timers.db").exists()
+
+
 async def test_configure_while_started_is_an_error(defer_queue: Queue) -> None:
     """A running queue keeps the options that it started with."""
     with pytest.raises(RuntimeError):
         defer_queue.configure(concurrency=1)
+    with pytest.raises(RuntimeError):
+        defer_queue.configure(journal=None)

@@ -5,13 +5,15 @@ everything and forks each life from itself; it has no event loop and no SQLite c
 own. It kills the life at a random instant, or the life kills itself at a moment of
 `crash_points.py`, or it comes to its close. The last life lets everything come to its end.
 
-    scripts/faults --first 17 --seeds 1
+    scripts/faults kill --cycles 10000
+    scripts/faults kill --first 17 --seeds 1
 """
 
 import argparse
 import asyncio
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -31,8 +34,9 @@ from tests.faults.crash_points import POINTS, Fate
 from tests.faults.kill_planted import BUGS, MASKED
 from tests.faults.kill_program import LIMIT, Life
 from tests.faults.ledger import Judge, Ledger, judged
+from tests.faults.workplace import MEMORY, progress, ready_to_fork, say
 
-LIVES: Final = 40
+LIVES: Final = 50
 WATCH: Final = 30.0  # seconds after which a life that should end hangs
 Plant = Callable[[], None]
 
@@ -40,13 +44,13 @@ Plant = Callable[[], None]
 def conditions(seed: int) -> None:
     """Small numbers in place of the library's own, so that hours of work happen in a short life."""
     random = Random(f"conditions {seed}")
-    _journal._RENEWAL = 0.01
-    _journal._PURGE = 10_000
+    _journal._RENEWAL = 0.01  # type: ignore[misc]
+    _journal._PURGE = 10_000  # type: ignore[misc]
     _sound._PRAGMAS["wal_autocheckpoint"] = random.choice((4, 20, 1_000))
     if random.random() < 0.5:
-        _claims.HORIZON = 200_000
-        _claims.PAGE = random.choice((3, 1_000))
-        _claims.IN_MEMORY = _claims.PAGE + 20
+        _claims.HORIZON = 200_000  # type: ignore[misc]
+        _claims.PAGE = random.choice((3, 1_000))  # type: ignore[misc]
+        _claims.IN_MEMORY = _claims.PAGE + 20  # type: ignore[misc]
     if random.random() < 0.4:
         slow_down(random)
 
@@ -116,7 +120,7 @@ class Seed:
         self.seed = seed
         self.lives = lives
         self.plant = plant
-        self.folder = Path(tempfile.mkdtemp(prefix=f"asyncdefer-kill-{seed}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"asyncdefer-kill-{seed}-", dir=MEMORY))
         self.book = str(self.folder / "ledger")
 
     def run(self) -> Judge:
@@ -134,9 +138,9 @@ class Seed:
         choice, point, until = random.random(), None, WATCH
         if last:
             pass
-        elif choice < 0.45:
+        elif choice < 0.5:
             until = random.random() * random.choice((0.02, 0.04, 0.08))
-        elif choice < 0.9:
+        elif choice < 0.94:
             point = random.choice(list(POINTS))
             until = 0.1 + random.random() / 10
         fate = Fate(point, random.randint(1, POINTS.get(point or "", 1)))
@@ -165,41 +169,51 @@ class Seed:
         return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def again(given: argparse.Namespace, seed: int) -> str:
+    """The command that has one seed live again."""
+    plant = f" --plant {given.plant}" if given.plant else ""
+    return f"scripts/faults kill --first {seed} --seeds 1 --lives {given.lives}{plant}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=250, help="how many journals (250)")
+    parser = argparse.ArgumentParser(prog="scripts/faults kill", description=__doc__.split("\n")[0])
+    parser.add_argument("--cycles", type=int, default=10_000, help="deaths at the least (10,000)")
+    parser.add_argument("--seeds", type=int, help="so many journals instead")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first (0)")
     parser.add_argument("--lives", type=int, default=LIVES, help=f"of each ({LIVES})")
     parser.add_argument("--plant", choices=BUGS | MASKED, help="a bug that is to be found")
     given = parser.parse_args()
-    began, failed = monotonic(), 0
+    plant, law = (BUGS | MASKED).get(given.plant, (None, ""))
+    ready_to_fork()
+    began, wrong, seeds = monotonic(), 0, 0
     total = Judge()
-    for seed in range(given.first, given.first + given.seeds):
-        here = Seed(seed, given.lives, (BUGS | MASKED).get(given.plant))
+    for seed in count(given.first):
+        if total.kills >= given.cycles if given.seeds is None else seeds >= given.seeds:
+            break
+        here = Seed(seed, given.lives, plant)
         judge = here.run()
-        for count in ("boots", "kills", "acked", "starts"):
-            setattr(total, count, getattr(total, count) + getattr(judge, count))
-        total.lost += judge.lost
-        total.points |= judge.points
-        if judge.wrongs:
-            failed += 1
-            say("\n".join([f"seed {seed}:", *judge.wrongs[:10], f"see {here.folder}"]))
-            say(f"again with: scripts/faults --first {seed} --seeds 1 --lives {given.lives}\n")
-            if given.plant:
-                lives = (seed - given.first) * (given.lives + 1) + judge.first + 1
-                say(f"found after {lives} lives")
+        total.add(judge)
+        seeds += 1
+        if seeds % 25 == 0:
+            progress(f"{seeds} journals, {total.kills} killed, {monotonic() - began:.0f} s")
+        wrongs = [text for text in judge.wrongs if re.search(law, text)]
+        if wrongs:
+            wrong += 1
+            say("\n".join([f"seed {seed}:", *wrongs[:10]]))
+            say(f"see {here.folder}, and again with: {again(given, seed)}\n")
+        if plant is not None:
+            shutil.rmtree(here.folder, ignore_errors=True)
+            if wrongs:
+                say(f"found after {total.boots} lives")
                 break
+    progress(f"never at: {', '.join(sorted(POINTS.keys() - total.points)) or 'none'}")
     say(
-        f"{given.seeds} seeds, {failed} failed; {total.boots} lives, {total.kills} killed, "
-        f"at {len(total.points)} of {len(POINTS) + 1} points; {total.acked} calls acknowledged, {len(total.lost)} lost; {total.starts} starts; "
+        f"kill: {total.kills} killed of {total.boots} lives of {seeds} journals, "
+        f"at {len(total.points)} of {len(POINTS) + 1} points; {total.acked} calls acknowledged, "
+        f"{len(total.lost)} lost, {wrong} journals wrong; {total.starts} starts; "
         f"{monotonic() - began:.0f} s"
     )
-    return 1 if failed else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

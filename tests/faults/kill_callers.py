@@ -12,6 +12,7 @@ from asyncdefer._core.job import Running
 
 HOUR: Final = 3_600.0
 CHAIN: Final = "chain"
+BURSTS: Final = (2, 3, 4, 5, 6, 7, 8, 60)  # the store writes many rows by one statement
 FAILURES: Final = 3  # attempts of the task that fails
 _KEYED: Final = ("latest", "bounded", "leading", "napping", "failing")
 _PLAIN: Final = ("note", "long", "thread")
@@ -65,7 +66,7 @@ class Callers:
         if choice < 0.5:
             await self.call()
         elif choice < 0.58:
-            for _ in range(self.random.randrange(2, 9)):
+            for _ in range(self.random.choice(BURSTS)):
                 self.call_nowait()
         elif choice < 0.62:
             await self.call_from_thread()

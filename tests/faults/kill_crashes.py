@@ -1,6 +1,6 @@
 """Jobs that take the process down, each time they run, and neighbours that only were there.
 
-python -m tests.faults.kill_crashes --first 17 --seeds 1
+scripts/faults crashes --first 17 --seeds 1
 """
 
 import argparse
@@ -15,11 +15,12 @@ import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from time import monotonic
 from typing import Final
 
 from asyncdefer import Queue, _claims, current
-from tests.faults.kill import say
 from tests.faults.ledger import CRASHES, Event, Ledger, read
+from tests.faults.workplace import MEMORY, ready_to_fork, say
 
 LIVES: Final = 40  # more than any number of crashes that is allowed
 NEIGHBOURS: Final = 12
@@ -83,10 +84,14 @@ def judge(events: list[Event], killers: int) -> list[str]:
     return wrongs
 
 
-def run(seed: int, killers: int) -> list[str]:
-    """One journal, opened again after each death until a life comes to its end."""
-    folder = Path(tempfile.mkdtemp(prefix=f"asyncdefer-crashes-{seed}-"))
+def run(seed: int, killers: int) -> tuple[int, list[str]]:
+    """One journal, opened again after each death until a life comes to its end.
+
+    How often it died, and what is wrong.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"asyncdefer-crashes-{seed}-", dir=MEMORY))
     book, path = str(folder / "ledger"), str(folder / "journal.db")
+    deaths = 0
     for boot in range(LIVES):
         pid = os.fork()
         if not pid:
@@ -101,28 +106,39 @@ def run(seed: int, killers: int) -> list[str]:
                 os._exit(0)
         if not os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
             break
+        deaths += 1
     wrongs = judge(read(book), killers)
     shutil.rmtree(folder)
-    return wrongs
+    return deaths, wrongs
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--first", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        prog="scripts/faults crashes", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--seeds", type=int, default=500, help="how many journals (500)")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first (0)")
     parser.add_argument("--killers", type=int, default=0, help="how many (by the seed: 1 or 2)")
     parser.add_argument("--allowed", type=int, default=CRASHES, help="another number is a bug")
     given = parser.parse_args()
-    _claims.CRASHES = given.allowed
-    failed = 0
+    _claims.CRASHES = given.allowed  # type: ignore[misc]
+    ready_to_fork()
+    began, wrong, deaths, jobs = monotonic(), 0, 0, 0
     for seed in range(given.first, given.first + given.seeds):
-        wrongs = run(seed, given.killers or 1 + seed % 2)
+        killers = given.killers or 1 + seed % 2
+        died, wrongs = run(seed, killers)
+        deaths += died
+        jobs += killers
         if wrongs:
-            failed += 1
-            again = f"python -m tests.faults.kill_crashes --first {seed} --seeds 1"
+            wrong += 1
+            again = f"scripts/faults crashes --first {seed} --seeds 1"
             say("\n".join([f"seed {seed}:", *wrongs[:10], f"again with: {again}"]))
-    say(f"{given.seeds} seeds, {failed} failed")
-    return 1 if failed else 0
+    say(
+        f"crashes: {deaths} killed by {jobs} jobs in {given.seeds} journals, "
+        f"beside {NEIGHBOURS * given.seeds} neighbours, {wrong} journals wrong; "
+        f"{monotonic() - began:.0f} s"
+    )
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The queue lives in a loop of its own thread, as it does beside a server that for
 thread; other threads hand calls over all the while. No child may write to the journal, and none may
 hurt it by the way it ends.
 
-    python -m tests.faults.kill_forks --how exec --forks 20
+    scripts/faults forks --how exec --forks 20 --inside
 """
 
 import argparse
@@ -19,14 +19,17 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 from asyncdefer import DeferError, Queue
-from tests.faults.kill import say
+from tests.faults.workplace import MEMORY, say
 
 GUARD: Final = 10.0  # seconds in which a child has to end
 WRITERS: Final = 3
 ENDS: Final = ("_exit", "exec", "exit", "return", "close")
+INSIDE: Final = ("_exit", "exec", "close")
+"""In the thread of the loop; what leaves the loop there is asyncio's own matter."""
 
 
 class Child(BaseException):
@@ -173,29 +176,41 @@ class Program:
         found = asyncio.run(waiting())
         if found != self.acked:
             lost, more = self.acked - found, found - self.acked
-            self.wrongs.append(f"{len(lost)} calls are lost, {len(more)} are there by themselves")
+            there = "1 is there by itself" if len(more) == 1 else f"{len(more)} by themselves"
+            self.wrongs.append(f"{len(lost)} calls are lost, {there}")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--how", choices=ENDS, default="exec")
-    parser.add_argument("--forks", type=int, default=20)
+    parser = argparse.ArgumentParser(
+        prog="scripts/faults forks", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--how", choices=ENDS, help="how the children end (all ways)")
+    parser.add_argument("--forks", type=int, default=50, help="of each way (50)")
     parser.add_argument("--inside", action="store_true", help="fork in the thread of the loop")
     parser.add_argument("--plant", action="store_true", help="a child that writes all the same")
     given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="asyncdefer-forks-"))
-    program = Program(str(folder / "timers.db"), plant=given.plant)
-    try:
-        program.run(given.how, given.forks, inside=given.inside)
-    except Child:
-        return 0
-    program.look()
-    if not program.wrongs:
+    ways = [(how, given.inside) for how in ([given.how] if given.how else ENDS)]
+    if given.how is None and not given.inside:
+        ways += [(how, True) for how in INSIDE]
+    began, acked, wrong = monotonic(), 0, 0
+    for how, inside in ways:
+        folder = Path(tempfile.mkdtemp(prefix="asyncdefer-forks-", dir=MEMORY))
+        program = Program(str(folder / "timers.db"), plant=given.plant)
+        try:
+            program.run(how, given.forks, inside=inside)
+        except Child:
+            return 0
+        program.look()
         shutil.rmtree(folder)
-    say(f"{given.forks} forks ({given.how}), {len(program.acked)} calls acknowledged")
-    for wrong in program.wrongs:
-        say(wrong)
-    return 1 if program.wrongs else 0
+        acked += len(program.acked)
+        wrong += bool(program.wrongs)
+        for text in program.wrongs:
+            say(f"{how}{' inside' * inside}: {text}")
+    say(
+        f"forks: {given.forks * len(ways)} forks in {len(ways)} programs, {acked} calls "
+        f"acknowledged, {wrong} programs wrong; {monotonic() - began:.0f} s"
+    )
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

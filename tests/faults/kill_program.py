@@ -21,7 +21,7 @@ WAIT: Final = 0.01  # seconds before a retry, and of a nap
 NAPS: Final = 2
 LIMIT: Final = 4  # jobs at once
 CHAINS: Final = ("tick", CHAIN)
-SOON: Final = timedelta(seconds=0.3)
+SOON: Final = timedelta(seconds=0.1)
 _ENDS: Final = ("job_succeeded", "job_failed", "job_cancelled")
 
 
@@ -35,7 +35,7 @@ class Life:
         self.random = Random(f"{seed} {boot}")
         self.ticked = {name: asyncio.Event() for name in CHAINS}
         ttl = Random(seed).choice((0, 0.05, 3_600, 3_600))
-        self.queue = Queue(path, concurrency=LIMIT, result_ttl=ttl, drain_timeout=0.05)
+        self.queue = Queue(path, concurrency=LIMIT, result_ttl=ttl, drain_timeout=0.03)
         self.declare()
         chain = Random(seed).randrange(5, 60)
         self.callers = Callers(self.queue, self.tell, self.random, boot, chain)
@@ -138,7 +138,7 @@ class Life:
         await self.queue.start()
         callers = self.callers
         actors = [asyncio.create_task(callers.act()) for _ in range(4)]
-        await asyncio.sleep(random.choice((0, 0.01, 0.02, 0.03, 0.05)))
+        await asyncio.sleep(random.choice((0, 0.01, 0.02, 0.03)))
         closing = asyncio.create_task(self.queue.close())
         if random.random() < 0.2:
             await asyncio.sleep(random.random() / 200)

@@ -5,7 +5,7 @@ owner takes a `flock` on a file beside the journal, which the system lets go of 
 file is opened before the journal, and the files of a dead process are closed in the order in which
 they were opened: who comes in after a death finds it free.
 
-    python -m tests.faults.kill_race --handovers 60
+    scripts/faults race --handovers 60
 """
 
 import argparse
@@ -26,10 +26,12 @@ from time import monotonic
 from typing import Final
 
 from asyncdefer import JournalLocked
-from tests.faults.kill import Complaints, Seed, say, watch_starts
+from asyncdefer._scheduler import Scheduler
+from tests.faults.kill import Complaints, Seed, watch_starts
 from tests.faults.kill_callers import Callers
 from tests.faults.kill_program import LIMIT, Life
 from tests.faults.ledger import Ledger, judged
+from tests.faults.workplace import MEMORY, ready_to_fork, say
 
 CONTENDERS: Final = 8
 GUARD: Final = 20.0  # seconds in which somebody has to become the owner
@@ -68,7 +70,7 @@ class Race:
         self.random = Random(seed)
         self.seed = seed
         self.plant = plant
-        self.folder = Path(tempfile.mkdtemp(prefix=f"asyncdefer-race-{seed}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"asyncdefer-race-{seed}-", dir=MEMORY))
         self.book = str(self.folder / "ledger")
         self.boots: dict[int, int] = {}  # those that live, and their numbers
         self.owners, self._told = os.pipe()
@@ -90,7 +92,12 @@ class Race:
             watch_starts(ledger)
             life = Life(str(self.folder / "journal.db"), ledger, self.seed, boot)
             begin = life.queue._begin
-            life.queue._begin = lambda found: (ledger.tell("boot_begins", LIMIT), begin(found))  # type: ignore[method-assign]
+
+            def begun(scheduler: Scheduler) -> None:
+                ledger.tell("boot_begins", LIMIT)
+                begin(scheduler)
+
+            life.queue._begin = begun  # type: ignore[method-assign]
             standby = boot % 2 == 0
             work = contend(life, ledger, self.folder, self._told, standby=standby)
             asyncio.run(work)
@@ -101,7 +108,7 @@ class Race:
 
     def run(self, handovers: int) -> list[str]:
         """Let them race; what is wrong in the end."""
-        ledger = Ledger(self.book, 0)
+        ledger, began = Ledger(self.book, 0), monotonic()
         for _ in range(CONTENDERS):
             self.fork()
         died = monotonic()
@@ -125,12 +132,14 @@ class Race:
         last.folder, last.book = self.folder, self.book
         last.live(len(self.dying) + 1, last=True)
         judge = judged(self.book)
-        if not judge.wrongs:
+        if not judge.wrongs or self.plant is not None:
             shutil.rmtree(self.folder)
         slowest = max(self.waits[1:], default=0)
         say(
-            f"{judge.boots - 1} owners, {judge.acked} calls acknowledged, {len(judge.lost)} lost; "
-            f"the slowest handover took {slowest:.2f} s"
+            f"race: {judge.boots - 1} owners one after the other of {CONTENDERS} processes, "
+            f"{judge.kills} killed; {judge.acked} calls acknowledged, {len(judge.lost)} lost, "
+            f"{len(judge.wrongs)} wrong; the slowest handover took {slowest:.2f} s; "
+            f"{monotonic() - began:.0f} s"
         )
         return judge.wrongs
 
@@ -148,16 +157,17 @@ def everybody_comes_in() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--handovers", type=int, default=60)
+    parser = argparse.ArgumentParser(prog="scripts/faults race", description=__doc__.split("\n")[0])
+    parser.add_argument("--handovers", type=int, default=300, help="owners that are killed (300)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plant", action="store_true", help="nobody is locked out")
     given = parser.parse_args()
+    ready_to_fork()
     race = Race(given.seed, everybody_comes_in if given.plant else None)
     wrongs = race.run(given.handovers)
     if wrongs:
-        again = f"python -m tests.faults.kill_race --seed {given.seed}"
-        say("\n".join([*wrongs[:10], f"see {race.folder}", f"again with: {again}"]))
+        again = f"scripts/faults race --seed {given.seed}"
+        say("\n".join([*wrongs[:10], f"see {race.folder}, and again with: {again}"]))
     return 1 if wrongs else 0
 
 

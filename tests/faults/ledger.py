@@ -115,6 +115,16 @@ class Judge:
             getattr(self, f"_{word}")(boot, at, *values)
         return self.wrongs
 
+    def add(self, other: "Judge") -> None:
+        """The figures of another journal."""
+        self.boots += other.boots
+        self.kills += other.kills
+        self.acked += other.acked
+        self.starts += other.starts
+        self.lost += other.lost
+        for point, many in other.points.items():
+            self.points[point] = self.points.get(point, 0) + many
+
     def wrong(self, boot: int, text: str) -> None:
         if not self.wrongs:
             self.first = boot

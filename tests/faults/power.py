@@ -5,8 +5,8 @@ which a cut may leave it are made (`power_disk`) and opened: each must be a jour
 what the program had been told by then (`power_story`), and on some a queue is started
 (`power_start`).
 
-    python -m tests.faults.power --states 100000
-    python -m tests.faults.power --first 4711 --states 1 --recording kept/full-4000.pickle
+    scripts/faults power --states 100000
+    scripts/faults power --first 4711 --states 1 --recording kept/full-4000.pickle
 
 The program lives in real time, so no recording is like another: `--keep` those that failed.
 """
@@ -21,22 +21,22 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from asyncdefer.errors import JournalError
 from asyncdefer.stores import _lock, _schema
 from tests.faults import power_start, power_trace
 from tests.faults.power_disk import Disk, State
 from tests.faults.power_story import Found, Story, Wrong, found_in
+from tests.faults.workplace import progress, say, workplace
 
 ROOT: Final = Path(__file__).parents[2]
 ENDS: Final = ("close", "kill", "close")
 BATCH: Final = 2_000  # states of one recording
-_MEMORY: Final = Path("/dev/shm")
 
 
 @dataclass
@@ -48,6 +48,8 @@ class Recording:
     story: Story
     syncs: list[int] = field(default_factory=list)
     """Of the places: up to which event all was synced by then."""
+    changes: list[int] = field(default_factory=list)
+    """The places of the events that are no words of the program."""
 
     def __post_init__(self) -> None:
         safe = 0
@@ -55,6 +57,15 @@ class Recording:
             if event.kind == "sync" and event.name == "timers.db-wal":
                 safe = event.began
             self.syncs.append(safe)
+        self.changes += [n for n, event in enumerate(self.events) if n and event.kind != "ack"]
+
+    def cut(self, chance: random.Random) -> int:
+        """A place for a cut; most are right before the disk changes: that is when all that there was
+        to say has been said.
+        """
+        if chance.random() < 0.2:
+            return chance.randrange(1, len(self.events) + 1)
+        return chance.choice(self.changes)
 
     def promised(self, cut: int) -> int:
         """Up to which place what was told must be there after a cut."""
@@ -82,20 +93,19 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.states} states ({len(self.disks)} different), {self.acknowledged} acknowledged calls looked for, "
-            f"{len(self.wrongs)} wrong {dict(self.kinds()) or ''}, "
-            f"{self.losses} lost without a promise in {self.lossy} states"
+            f"{self.states} states{f' ({len(self.disks)} different)' * bool(self.disks)}, "
+            f"{self.acknowledged} acknowledged calls looked for, {self.kinds()['lost']} lost, "
+            f"{len(self.wrongs)} wrong{f' {dict(self.kinds())}' * bool(self.wrongs)}"
+            f"{f', {self.losses} lost of which nothing was promised' * bool(self.losses)}"
         )
 
 
-@contextmanager
-def workplace() -> Iterator[Path]:
-    """A folder in memory, where there is one: a hundred thousand states are written."""
-    folder = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None)
-    try:
-        yield Path(folder).resolve()
-    finally:
-        shutil.rmtree(folder)
+class Started(NamedTuple):
+    """The rows before a start, how often each call ran, and the rows after it."""
+
+    before: dict[int, Found]
+    ran: Counter[int]
+    after: dict[int, Found]
 
 
 def record(kind: str, seed: int, place: Path) -> Recording:
@@ -140,7 +150,7 @@ def states(
     """
     disk = Disk(recording.events)
     cuts = [
-        (random.Random(f"{seed} {number}").randrange(1, len(recording.events) + 1), number)
+        (recording.cut(random.Random(f"{seed} {number}")), number)
         for number in range(first, first + count)
     ]
     for cut, number in sorted(cuts):
@@ -222,86 +232,98 @@ def replay(
             tally.wrongs[before:] = [(number, wrong) for _, wrong in tally.wrongs[before:]]
 
 
+def started(path: Path, before: dict[int, Found] | Wrong) -> Started | Wrong:
+    """Start a queue on a journal, and have it run all."""
+    if isinstance(before, Wrong):
+        return before
+    ran = power_start.drained(path)
+    if isinstance(ran, Wrong):
+        return ran
+    after = rows_of(path)
+    return after if isinstance(after, Wrong) else Started(before, ran, after)
+
+
 def restart(recording: Recording, seed: int, count: int, place: Path, tally: Tally) -> None:
     """Start a queue on so many states of a recording, have it run all, and judge that."""
     folder = place / "started"
     folder.mkdir(exist_ok=True)
     for number, cut, state in states(recording, seed, 0, count):
         before = rows_of(put(state, folder))
-        ran = power_start.drained(path := put(state, folder))
-        after = rows_of(path)
+        found = started(put(state, folder), before)
         tally.states += 1
+        if isinstance(found, Wrong):
+            tally.wrongs.append((number, found))
+            continue
+        tally.acknowledged += recording.story.accepted(cut - 1)
         horizon = recording.promised(cut)
-        for found in (before, ran, after):
-            if isinstance(found, Wrong):
-                tally.wrongs.append((number, found))
-                break
-        else:
-            tally.acknowledged += recording.story.accepted(cut - 1)
-            if recording.kind == "normal":
-                horizon = max(horizon, recording.story.evidence(before))
-            wrongs = power_start.judge(recording.story, before, ran, after, horizon)
-            wrongs += recording.story.judge(before, horizon, cut - 1)
-            tally.wrongs += [(number, wrong) for wrong in wrongs]
+        if recording.kind == "normal":
+            horizon = max(horizon, recording.story.evidence(found.before))
+        wrongs = power_start.judge(recording.story, *found, horizon, cut - 1)
+        wrongs += recording.story.judge(found.before, horizon, cut - 1)
+        tally.wrongs += [(number, wrong) for wrong in wrongs]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--states", type=int, default=100_000)
+    parser = argparse.ArgumentParser(
+        prog="scripts/faults power", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--states", type=int, default=100_000, help="of the disk (100,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the programs and the states")
     parser.add_argument("--first", type=int, default=0, help="the number of the first state")
     parser.add_argument("--kind", choices=["full", "normal", "off", "early"], help="one kind only")
     parser.add_argument("--starts", type=int, default=20, help="of a queue, for each recording")
     parser.add_argument("--keep", type=Path, help="a folder for recordings with a wrong state")
     parser.add_argument("--recording", type=Path, help="one that was kept, instead of a new one")
-    options = parser.parse_args()
+    given = parser.parse_args()
     logging.getLogger("asyncdefer").setLevel(logging.CRITICAL)
-    if (reason := power_trace.can_record()) is not None:
-        _say(f"not tested: {reason}")
-        return 0
-    if options.recording:
+    if given.recording:
         with workplace() as place:
-            kept: Recording = pickle.loads(options.recording.read_bytes())
+            kept: Recording = pickle.loads(given.recording.read_bytes())
             tally = Tally()
-            replay(kept, options.seed, options.first, options.states, place, tally)
-            _say(f"{kept.kind}: {tally}")
-            _tell(tally)
-            return int(bool(tally.wrongs))
-    kinds = [options.kind] if options.kind else ["full", "normal"]
-    share = max(options.states // len(kinds), 1)
-    return int(any([_many(kind, share, options) for kind in kinds]))  # noqa: C419 - all of them
+            replay(kept, given.seed, given.first, given.states, place, tally)
+        tell(tally)
+        say(f"power, {kept.kind}: {tally}")
+        return int(bool(tally.wrongs))
+    if (reason := power_trace.can_record()) is not None:
+        say(f"power: not tested, {reason}")
+        return 0
+    kinds = [given.kind] if given.kind else ["full", "normal"]
+    began, found = monotonic(), dict[str, Tally]()
+    for kind in kinds:
+        cuts, starts = many(kind, max(given.states // len(kinds), 1), given)
+        found |= {kind: cuts, f"{kind}, started": starts}
+    for tally in found.values():
+        tell(tally)
+    figures = "; ".join(f"{name}: {tally}" for name, tally in found.items())
+    say(f"power: {figures}; {monotonic() - began:.0f} s")
+    return int(any(tally.wrongs for tally in found.values()))
 
 
-def _many(kind: str, count: int, options: argparse.Namespace) -> bool:
-    """So many states of one kind of program, from a new recording every now and then."""
+def many(kind: str, count: int, given: argparse.Namespace) -> tuple[Tally, Tally]:
+    """So many states of one kind of program, from a new recording every now and then.
+
+    Those that were read, and those on which a queue was started.
+    """
     cuts, starts, began = Tally(), Tally(), monotonic()
-    first, end = options.first, options.first + count
+    first, end = given.first, given.first + count
     while first < end:
         upto = min(end, (first // BATCH + 1) * BATCH)
         before = len(cuts.wrongs) + len(starts.wrongs)
         with workplace() as place:
-            recording = record(kind, options.seed * 1_000 + first // BATCH, place)
-            replay(recording, options.seed, first, upto - first, place, cuts)
-            restart(recording, options.seed, min(options.starts, upto - first), place, starts)
-        if options.keep and len(cuts.wrongs) + len(starts.wrongs) > before:
-            options.keep.mkdir(parents=True, exist_ok=True)
-            (options.keep / f"{kind}-{first}.pickle").write_bytes(pickle.dumps(recording))
+            recording = record(kind, given.seed * 1_000 + first // BATCH, place)
+            replay(recording, given.seed, first, upto - first, place, cuts)
+            restart(recording, given.seed, min(given.starts, upto - first), place, starts)
+        if given.keep and len(cuts.wrongs) + len(starts.wrongs) > before:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            (given.keep / f"{kind}-{first}.pickle").write_bytes(pickle.dumps(recording))
         first = upto
-        _say(f"{kind}: {cuts}, {monotonic() - began:.0f} s")
-    _say(f"{kind}, started: {starts}")
-    _tell(cuts)
-    _tell(starts)
-    return bool(cuts.wrongs or starts.wrongs)
+        progress(f"{kind}: {cuts}, {monotonic() - began:.0f} s")
+    return cuts, starts
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _tell(tally: Tally) -> None:
+def tell(tally: Tally) -> None:
     for number, wrong in tally.wrongs[:20]:
-        _say(f"  state {number}, {wrong.kind}: {wrong.text}")
+        say(f"  state {number}, {wrong.kind}: {wrong.text}")
 
 
 if __name__ == "__main__":

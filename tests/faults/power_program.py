@@ -23,7 +23,8 @@ from asyncdefer import Handle, JobCancelled, Queue, QueueClosed, Retry, State, c
 from asyncdefer.stores import _sound, sqlite
 from asyncdefer.stores.sqlite import SQLiteStore
 
-STEPS: Final = 120
+STEPS: Final = 100
+GROUPS: Final = (2, 4, 8, 16, 64)  # calls in one; the store writes many rows by one statement
 KEYS: Final = 8
 PAGES: Final = 48  # of the -wal, after which it is checkpointed; 1,000 in real life
 
@@ -124,7 +125,7 @@ class Program:
         await self.acknowledge(*self.call())
 
     async def group(self) -> None:
-        calls = [self.call() for _ in range(self.random.randrange(2, 24))]
+        calls = [self.call() for _ in range(self.random.choice(GROUPS))]
         await asyncio.gather(*(self.acknowledge(n, handle) for n, handle in calls))
 
     def somebody(self) -> tuple[int, Handle[Any]] | None:

@@ -60,8 +60,12 @@ def judge(
     ran: Counter[int],
     after: dict[int, Found],
     horizon: int,
+    said: int,
 ) -> list[Wrong]:
-    """What is not as it was promised before the horizon, given the rows before and after."""
+    """What is not as it was promised before the horizon, given the rows before and after.
+
+    `said`: up to which place things had been said at all.
+    """
     wrongs: list[Wrong] = []
     waits: dict[str, int] = {}
     newest: dict[str, int] = {}
@@ -80,7 +84,7 @@ def judge(
             wrongs.append(Wrong("back", f"{call} runs, though a newer call of its key waits"))
     for n, row in before.items():
         call = story.calls[n]
-        if row.state in _LIVE and not ran[n] and not _ended(call, after.get(n), newest):
+        if row.state in _LIVE and not ran[n] and not _ended(call, after.get(n), newest, said):
             wrongs.append(Wrong("idle", f"{call} was due, and did not run"))
     wrongs += [
         Wrong("idle", f"{story.calls[n]} still waits")
@@ -90,8 +94,12 @@ def judge(
     return wrongs
 
 
-def _ended(call: Told, row: Found | None, newest: dict[str, int]) -> bool:
-    """Without a run: it gave way to a newer call, or the process died once too often under it."""
+def _ended(call: Told, row: Found | None, newest: dict[str, int], said: int) -> bool:
+    """Without a run: it gave way to a newer call, the process died once too often under it, or while
+    it was cancelled.
+    """
     if call.key and newest[call.key] > call.n:
+        return True
+    if call.cancel <= said and (row is None or row.state == "cancelled"):
         return True
     return row is not None and row.state == "failed"

@@ -127,14 +127,14 @@ class Story:
             if call.key and call.accepted <= horizon:
                 promised[call.key] = max(n, promised.get(call.key, 0))
         for n, call in self.calls.items():
-            row = found.get(n)
-            if row is None:
+            there = found.get(n)
+            if there is None:
                 if call.accepted <= horizon and not self._may_be_gone(call, newest, cut):
                     wrongs.append(Wrong("lost", f"{call} was accepted and is not there"))
                 continue
-            wrongs += self._state(call, row, horizon)
+            wrongs += self._state(call, there, horizon)
             later = max(newest.get(call.key, 0), promised.get(call.key, 0)) if call.key else 0
-            if row.state == "scheduled" and later > n:
+            if there.state == "scheduled" and later > n:
                 wrongs.append(Wrong("back", f"{call} was replaced by {later}, and waits"))
         return wrongs
 

@@ -5,8 +5,8 @@ journal's files fail, for n = 1, 2, 3 … until none is hit any more. Each threa
 so both lives of the program, each with a thread of its own at the journal, are hit. Then a queue is
 started without faults, runs what is due, and all must be as the program had been told.
 
-    python -m tests.faults.syscalls
-    python -m tests.faults.syscalls --fault fdatasync:EIO --first 12 --last 12
+    scripts/faults syscalls
+    scripts/faults syscalls --fault fdatasync:EIO --first 12 --last 12
 """
 
 import argparse
@@ -21,9 +21,10 @@ from time import monotonic
 from typing import Final
 
 from tests.faults import power_start, power_trace
-from tests.faults.power import ROOT, rows_of, workplace
+from tests.faults.power import ROOT, rows_of, started
 from tests.faults.power_story import NEVER, Story, Wrong
 from tests.faults.power_trace import Event
+from tests.faults.workplace import progress, say, workplace
 
 FAULTS: Final = (
     "fdatasync:EIO", "fdatasync:ENOSPC", "pwrite64:EIO", "pwrite64:ENOSPC", "pread64:EIO",
@@ -31,7 +32,7 @@ FAULTS: Final = (
     "fsync:EIO", "fallocate:ENOSPC", "unlink:EIO",
 )  # fmt: skip
 LIMIT: Final = 40  # real seconds after which a program hangs
-ONCE, EVER_AFTER = 10.0, 0.7  # real seconds for which the program waits
+ONCE, EVER_AFTER = 10.0, 0.5  # real seconds for which the program waits
 _FILES: Final = ("", "-wal", "-shm", "-journal", "-lock", "-lock-journal", "-reserve", "-probe")
 _KNOWN: Final = ("JournalError", "JournalFull", "JournalLocked", "Unknown")
 
@@ -110,20 +111,14 @@ def judged(tried: Trial, folder: Path) -> list[Wrong]:
             wrongs.append(Wrong("strange", f"{what}: {words}"))
     horizon = len(lines)
     path = folder / "timers.db"
-    before = rows_of(path)
-    ran = power_start.drained(path)
-    after = rows_of(path)
-    for found in (before, ran, after):
-        if isinstance(found, Wrong):
-            return [*wrongs, found]
-    assert not isinstance(before, Wrong)
-    assert not isinstance(ran, Wrong)
-    assert not isinstance(after, Wrong)
-    wrongs += story.judge(before, horizon, horizon)
-    wrongs += power_start.judge(story, before, ran, after, horizon)
-    for n in ran:  # a call that is over may leave no row
+    found = started(path, rows_of(path))
+    if isinstance(found, Wrong):
+        return [*wrongs, found]
+    wrongs += story.judge(found.before, horizon, horizon)
+    wrongs += power_start.judge(story, *found, horizon, horizon)
+    for n in found.ran:  # a call that is over may leave no row
         story.calls[n].runs.append((horizon, 0))
-    wrongs += story.judge(after, horizon, horizon)
+    wrongs += story.judge(found.after, horizon, horizon)
     return wrongs if tried.ever_after else [*wrongs, *_twice(story)]
 
 
@@ -151,40 +146,51 @@ def trials(
     return found
 
 
+def turns(fault: str, given: argparse.Namespace) -> list[Trial]:
+    """A fault at each call in turn, and for good at some."""
+    with workplace() as place:
+        folder = place / "f"
+        found = trials(fault, folder, first=given.first, last=given.last, every=given.every)
+        for n in range(given.first, given.first + len(found), given.lasting):
+            found.append(trial(fault, n, folder, ever_after=True))
+    return found
+
+
+def figures(found: list[Trial]) -> str:
+    return (
+        f"{len(found)} trials, {sum(one.hits for one in found)} calls failed, "
+        f"{sum(one.accepted for one in found)} accepted, "
+        f"{sum(one.refused for one in found)} refused, "
+        f"{sum(one.unstarted for one in found)} starts refused, "
+        f"{sum(wrong.kind == 'lost' for one in found for wrong in one.wrongs)} lost, "
+        f"{sum(bool(one.wrongs) for one in found)} trials wrong"
+    )
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/faults syscalls", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--fault", help=f"one of {', '.join(FAULTS)}; all of them")
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--last", type=int, default=1_000)
-    parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--lasting", type=int, default=10, help="of how many calls one lasts")
-    options = parser.parse_args()
+    parser.add_argument("--first", type=int, default=1, help="the call that fails first (1)")
+    parser.add_argument("--last", type=int, default=1_000, help="the last (when none is hit)")
+    parser.add_argument("--every", type=int, default=1, help="of so many one (1)")
+    parser.add_argument("--lasting", type=int, default=10, help="of how many calls one lasts (10)")
+    given = parser.parse_args()
     logging.getLogger("asyncdefer").setLevel(logging.CRITICAL + 1)
-    say = sys.stdout.write
     if (reason := power_trace.can_record()) is not None:
-        say(f"not tested: {reason}\n")
+        say(f"syscalls: not tested, {reason}")
         return 0
-    failed = False
-    for fault in [options.fault] if options.fault else FAULTS:
-        began = monotonic()
-        with workplace() as place:
-            found = trials(
-                fault, place / "f", first=options.first, last=options.last, every=options.every
-            )
-            for n in range(options.first, options.first + len(found), options.lasting):
-                found.append(trial(fault, n, place / "f", ever_after=True))
-        wrongs = [(one, wrong) for one in found for wrong in one.wrongs]
-        say(
-            f"{fault}: {len(found)} trials, {sum(one.hits for one in found)} calls failed, "
-            f"{sum(one.accepted for one in found)} accepted, "
-            f"{sum(one.refused for one in found)} refused, "
-            f"{sum(one.unstarted for one in found)} starts refused, {len(wrongs)} wrong, "
-            f"{monotonic() - began:.0f} s\n"
-        )
-        for one, wrong in wrongs[:10]:
-            say(f"  {one}, {wrong.kind}: {wrong.text[-600:]}\n")
-        failed |= bool(wrongs)
-    return int(failed)
+    began, all_found = monotonic(), list[Trial]()
+    for fault in [given.fault] if given.fault else FAULTS:
+        found = turns(fault, given)
+        all_found += found
+        progress(f"{fault}: {figures(found)}, {monotonic() - began:.0f} s")
+        for one in found:
+            for wrong in one.wrongs[:5]:
+                say(f"  {one}, {wrong.kind}: {wrong.text[-600:]}")
+    say(f"syscalls: {figures(all_found)}; {monotonic() - began:.0f} s")
+    return int(any(one.wrongs for one in all_found))
 
 
 if __name__ == "__main__":

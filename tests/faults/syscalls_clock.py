@@ -17,6 +17,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from asyncdefer import Queue, SystemClock, current
 
@@ -30,8 +31,8 @@ class Shifted(SystemClock):
     def wall(self) -> int:
         return super().wall() + self.shift
 
-    def steady(self) -> int:
-        return super().steady() + self.shift * self.drags
+    def steady(self, *given: Any) -> int:
+        return super().steady(*given) + self.shift * self.drags
 
 
 def say(*words: object) -> None:
@@ -65,9 +66,11 @@ class Program:
                 self.clock.shift += int(words[0]) * 1_000_000
             case "eta":
                 eta = self.clock.now() + timedelta(seconds=float(words[1]))
-                await self.queue.enqueue("job", int(words[0]), eta=eta)
+                await self.queue.enqueue(self.queue.task_of("job"), int(words[0]), eta=eta)
             case "delay":
-                await self.queue.enqueue("job", int(words[0]), delay=float(words[1]))
+                await self.queue.enqueue(
+                    self.queue.task_of("job"), int(words[0]), delay=float(words[1])
+                )
             case "cpu":
                 used = resource.getrusage(resource.RUSAGE_SELF)
                 say("cpu", used.ru_utime + used.ru_stime)

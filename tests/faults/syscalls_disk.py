@@ -3,8 +3,9 @@
     python -m tests.faults.syscalls_disk FOLDER ACKS HOW END
 
 It is a process of its own, since the room is that of its mount (`HOW`: `mount`) or its own limit
-(`limit`). `bare` is a mount where the library can keep no reserve, and must be found wanting. What it does and what it is told are lines in the file `ACKS`, in the words of
-`power_story`; `ACKS` is on another disk. `END` is `close`, or `kill` (-9) on the full disk.
+(`limit`). `bare` is a mount where the library can keep no reserve, and must be found wanting. What
+it does and what it is told are lines in the file `ACKS`, in the words of `power_story`; `ACKS` is
+on another disk. `END` is `close`, or `kill` (-9) on the full disk.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ class Program:
         for _ in range(size):
             self.number += 1
             self.say("call", self.number, "plain")
-            handle = self.queue.enqueue_nowait("plain", self.number, delay=3600)
+            handle = self.queue.enqueue_nowait(self.queue.task_of("plain"), self.number, delay=3600)
             handles.append((self.number, handle))
         refused = 0
         for n, handle in handles:
@@ -93,10 +94,10 @@ async def main(folder: Path, acks: Path, how: str, end: str) -> None:
     ballast = folder / "ballast"
     if how == "bare":
         (folder / "timers.db-reserve").mkdir()  # where this stands, no file can
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     if how != "limit":
         ballast.write_bytes(bytes(BALLAST))
     else:
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
     program = Program(folder, acks)
     await program.queue.start()

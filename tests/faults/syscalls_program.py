@@ -16,10 +16,21 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from asyncdefer import Handle, JobCancelled, JournalError, Queue, QueueClosed, Retry, State, current
+from asyncdefer import (
+    Handle,
+    JobCancelled,
+    JournalError,
+    Queue,
+    QueueClosed,
+    Retry,
+    State,
+    _queue,
+    current,
+)
 from asyncdefer.stores import _sound
 
 CLOSE: Final = 10  # real seconds, within which a queue is closed whatever the disk does
+GRACE: Final = 0.5  # real seconds in which a run that was cancelled has to end; five in real life
 PAGES: Final = 24  # of the -wal, after which it is checkpointed: that is to be hit too
 Waits = list[asyncio.Task[None]]
 
@@ -131,6 +142,7 @@ class Program:
 async def main(folder: Path, patience: float, *early: str) -> None:
     logging.getLogger("asyncdefer").setLevel(logging.CRITICAL + 1)
     _sound._PRAGMAS["wal_autocheckpoint"] = PAGES
+    _queue.CANCEL_GRACE = GRACE
     program = Program(folder, patience, early=bool(early))
     await program.live()
     program.say("again")

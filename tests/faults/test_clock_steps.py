@@ -163,18 +163,18 @@ def test_forward_while_it_runs(child: Child) -> None:
     """
     child.tell("start")
     child.tell("eta", 1, HOUR - 60)
-    child.tell("eta", 2, HOUR + 4)
+    child.tell("eta", 2, HOUR + 2)
     child.tell("eta", 3, 3 * HOUR)
-    child.tell("delay", 4, 5)
+    child.tell("delay", 4, 3)
     child.tell("delay", 5, 500)
     child.tell("delay", 6, HOUR - 60)
     child.is_quiet(1, 0.5)
     child.shift(HOUR)
     assert child.runs(1, NOTICED)
     assert child.runs(6, NOTICED)
-    assert child.runs(2, 4 + NOTICED)
-    assert child.runs(4, 5 + NOTICED)
-    assert child.waited(4) >= 4.99
+    assert child.runs(2, 2 + NOTICED)
+    assert child.runs(4, 3 + NOTICED)
+    assert child.waited(4) >= 2.99
     child.is_quiet(5)
     assert sorted(child.ran) == [1, 2, 4, 6]
     assert child.early() == []

@@ -5,7 +5,6 @@ of a file. It fills the journal, runs and cancels jobs when not one call more is
 either is killed there or gets room back. What is left is opened on a disk that has room.
 """
 
-import logging
 import shutil
 import sqlite3
 import subprocess
@@ -21,9 +20,10 @@ from typing import Final
 import pytest
 
 from tests.faults import power_start
-from tests.faults.power import ROOT, rows_of, workplace
+from tests.faults.power import ROOT, rows_of, started
 from tests.faults.power_story import NEVER, Found, Story, Wrong
 from tests.faults.power_trace import Event
+from tests.faults.workplace import workplace
 
 WATCH: Final = 100  # real seconds after which the program hangs
 MOUNT: Final = (
@@ -48,16 +48,6 @@ def _cannot_mount() -> str | None:
 mounts = pytest.mark.skipif(_cannot_mount() is not None, reason=_cannot_mount() or "it can")
 HOWS = ["limit", pytest.param("mount", marks=mounts)]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _silence() -> Iterator[None]:
-    """The journal fails on purpose here."""
-    logger = logging.getLogger("asyncdefer")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    yield
-    logger.setLevel(level)
 
 
 @dataclass
@@ -99,19 +89,13 @@ def lived(how: str, end: str, place: Path) -> Life:
 
 def judged(life: Life) -> tuple[Counter[str], list[Wrong]]:
     """In which states its jobs are, and what is not as it was told, now and after a start."""
-    before = rows_of(life.path)
-    ran = power_start.drained(life.path)
-    after = rows_of(life.path)
-    for found in (before, ran, after):
-        if isinstance(found, Wrong):
-            return Counter(), [found]
-    assert not isinstance(before, Wrong)
-    assert not isinstance(ran, Wrong)
-    assert not isinstance(after, Wrong)
-    wrongs = life.story.judge(before, life.lines, life.lines)
-    wrongs += power_start.judge(life.story, before, ran, after, life.lines)
-    wrongs += life.story.judge(after, life.lines, life.lines)
-    return states(before), wrongs
+    found = started(life.path, rows_of(life.path))
+    if isinstance(found, Wrong):
+        return Counter(), [found]
+    wrongs = life.story.judge(found.before, life.lines, life.lines)
+    wrongs += power_start.judge(life.story, *found, life.lines, life.lines)
+    wrongs += life.story.judge(found.after, life.lines, life.lines)
+    return states(found.before), wrongs
 
 
 def states(rows: dict[int, Found]) -> Counter[str]:

@@ -5,11 +5,10 @@ again; no file of anybody else is touched; and when the files come back, so does
 """
 
 import asyncio
-import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,6 @@ from asyncdefer.testing import VirtualClock, check_conservation
 
 Deed = Callable[[Path], Callable[[], object]]
 """Something that is done to a journal; it returns what puts the files back."""
-
-
-@pytest.fixture(autouse=True)
-def _silence() -> Iterator[None]:
-    """The journal fails on purpose here."""
-    logger = logging.getLogger("asyncdefer")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    yield
-    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -61,7 +50,7 @@ def content(path: Path) -> bytes:
 def moved(*suffixes: str) -> Deed:
     """Files are moved away, and back."""
 
-    def deed(path: Path) -> Callable[[], None]:
+    def deed(path: Path) -> Callable[[], object]:
         files = [Path(f"{path}{suffix}") for suffix in suffixes]
         for file in files:
             file.rename(f"{file}.away")
@@ -75,7 +64,7 @@ def moved(*suffixes: str) -> Deed:
     return deed
 
 
-def replaced(path: Path) -> Callable[[], None]:
+def replaced(path: Path) -> Callable[[], object]:
     """Another journal is in its place, whole and sound."""
     back = moved("", "-wal")(path)
     with closing(sqlite3.connect(path)) as db, db:
@@ -93,7 +82,7 @@ def replaced(path: Path) -> Callable[[], None]:
     return again
 
 
-def replaced_by_a_copy(path: Path) -> Callable[[], None]:
+def replaced_by_a_copy(path: Path) -> Callable[[], object]:
     """Its own copy is in its place, as a restore from a backup leaves it."""
     shutil.copy(path, f"{path}.copy")
     back = moved("")(path)
@@ -101,7 +90,7 @@ def replaced_by_a_copy(path: Path) -> Callable[[], None]:
     return back
 
 
-def folder_moved(path: Path) -> Callable[[], None]:
+def folder_moved(path: Path) -> Callable[[], object]:
     away = path.parent.with_name("elsewhere")
     path.parent.rename(away)
     return lambda: away.rename(path.parent)
@@ -122,18 +111,18 @@ async def test_while_it_runs(path: Path, defer_clock: VirtualClock, deed: Deed) 
     """Calls are refused with what happened, jobs wait, and all goes on when the files are back."""
     ran: list[str] = []
     async with program(path, defer_clock, ran) as queue:
-        soon = await queue.enqueue("note", "soon", delay=10)
-        await queue.enqueue("note", "later", delay=1000)
+        soon = await queue.enqueue(queue.task_of("note"), "soon", delay=10)
+        await queue.enqueue(queue.task_of("note"), "later", delay=1000)
         back = deed(path)
         for number in range(3):
             with pytest.raises(JournalError, match=r"gone|replaced"):
-                await queue.enqueue("note", f"refused {number}", delay=20)
+                await queue.enqueue(queue.task_of("note"), f"refused {number}", delay=20)
         waiter = asyncio.ensure_future(soon.result())
         await defer_clock.advance(30, patience=0)
         assert ran == []  # a start is recorded before it begins
         back()
         assert await asyncio.wait_for(waiter, 20) == "soon"
-        assert await (await queue.enqueue("note", "after")) == "after"
+        assert await (await queue.enqueue(queue.task_of("note"), "after")) == "after"
         check_conservation(queue)
     async with program(path, defer_clock, ran):
         await defer_clock.advance(1000)
@@ -147,10 +136,10 @@ async def test_it_is_closed_while_they_are_gone(
     """The close ends; with the files back in their place the next start has all that was accepted."""
     ran: list[str] = []
     async with program(path, defer_clock, ran) as queue:
-        await queue.enqueue("note", "kept", delay=10)
+        await queue.enqueue(queue.task_of("note"), "kept", delay=10)
         back = deed(path)
         with pytest.raises(JournalError):
-            await queue.enqueue("note", "refused", delay=20)
+            await queue.enqueue(queue.task_of("note"), "refused", delay=20)
     back()
     async with program(path, defer_clock, ran):
         await defer_clock.advance(1000)
@@ -164,9 +153,9 @@ async def test_they_never_come_back(path: Path, defer_clock: VirtualClock) -> No
     async with queue:
         moved("", "-wal", "-shm")(path)
         with pytest.raises(JournalError, match="begin a new journal"):
-            await queue.enqueue("note", "refused", delay=20)
+            await queue.enqueue(queue.task_of("note"), "refused", delay=20)
     async with queue:
-        assert await (await queue.enqueue("note", "after")) == "after"
+        assert await (await queue.enqueue(queue.task_of("note"), "after")) == "after"
     assert ran == ["after"]
 
 
@@ -174,9 +163,9 @@ async def test_the_shm_alone(path: Path, defer_clock: VirtualClock) -> None:
     """It is memory of those who have the journal open, and made anew: nothing is lost with it."""
     ran: list[str] = []
     async with program(path, defer_clock, ran) as queue:
-        await queue.enqueue("note", "before", delay=10)
+        await queue.enqueue(queue.task_of("note"), "before", delay=10)
         os.unlink(f"{path}-shm")
-        await queue.enqueue("note", "after", delay=20)
+        await queue.enqueue(queue.task_of("note"), "after", delay=20)
     async with program(path, defer_clock, ran):
         await defer_clock.advance(30)
     assert ran == ["before", "after"]
@@ -186,7 +175,7 @@ async def test_a_loss_would_be_seen(path: Path, defer_clock: VirtualClock) -> No
     """Control: files that are gone do take the calls with them."""
     ran: list[str] = []
     async with program(path, defer_clock, ran) as queue:
-        await queue.enqueue("note", "lost", delay=10)
+        await queue.enqueue(queue.task_of("note"), "lost", delay=10)
     moved("")(path)
     async with program(path, defer_clock, ran):
         await defer_clock.advance(30)
@@ -201,7 +190,7 @@ async def test_without_a_look_at_the_files_it_would_be_acknowledged(
     ran: list[str] = []
     async with program(path, defer_clock, ran) as queue:
         moved("", "-wal", "-shm")(path)
-        await queue.enqueue("note", "false", delay=20)
+        await queue.enqueue(queue.task_of("note"), "false", delay=20)
     monkeypatch.undo()
     async with program(path, defer_clock, ran):
         await defer_clock.advance(30)
@@ -247,7 +236,7 @@ async def test_before_a_start(
     queue = program(path, defer_clock, ran)
     async with queue:
         for number in range(50):
-            queue.enqueue_nowait("note", f"kept {number}", delay=10 + number)
+            queue.enqueue_nowait(queue.task_of("note"), f"kept {number}", delay=10 + number)
     shutil.copy(path, f"{path}.backup")
     deed(path)
     before = content(path)
@@ -272,5 +261,5 @@ async def test_a_folder_that_is_not_there(tmp_path: Path, defer_clock: VirtualCl
     assert not (tmp_path / "to").exists()
     path.parent.mkdir(parents=True)
     async with queue:
-        assert await (await queue.enqueue("note", "here")) == "here"
+        assert await (await queue.enqueue(queue.task_of("note"), "here")) == "here"
     assert ran == ["here"]

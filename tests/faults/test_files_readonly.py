@@ -19,7 +19,7 @@ PROGRAM: Final = """
 import asyncio, os, subprocess, sys
 from asyncdefer import JournalError, Queue
 
-folder, what = sys.argv[1:]
+folder, what, mode = sys.argv[1:]
 path = folder + "/timers.db"
 
 def mount(*options):
@@ -51,7 +51,7 @@ async def main():
                 os.replace(f"{path}{name}.copy", path + name)
         queue.resume()
     before = content()
-    mount("-o", "remount,ro")
+    mount("-o", f"remount,{mode}")
     for _ in range(2):
         try:
             await queue.start()
@@ -59,7 +59,8 @@ async def main():
             print("refused:", error)
         else:
             print("started")
-    assert content() == before
+            await queue.close()
+    assert content() == before, "the files are not what they were"
     mount("-o", "remount,rw")
     async with queue:
         await queue.enqueue("note", "after")
@@ -81,7 +82,18 @@ def _cannot_mount() -> str | None:
     return None if tried.returncode == 0 else "a program may not have mounts of its own here"
 
 
-@pytest.mark.skipif(_cannot_mount() is not None, reason=_cannot_mount() or "it can")
+pytestmark = pytest.mark.skipif(_cannot_mount() is not None, reason=_cannot_mount() or "it can")
+
+
+def lived(folder: Path, what: str, mode: str) -> subprocess.CompletedProcess[str]:
+    """The program, in a process that has its own mounts."""
+    command = ["unshare", "-Urm", sys.executable, "-W", "error", "-c", PROGRAM]
+    command += [str(folder), what, mode]
+    return subprocess.run(
+        command, cwd=ROOT, timeout=60, check=False, capture_output=True, text=True
+    )
+
+
 @pytest.mark.parametrize(
     ("what", "ran"), [("empty", "after"), ("closed", "kept after"), ("killed", "kept after")]
 )
@@ -89,13 +101,17 @@ def test_a_start_on_a_read_only_disk(tmp_path: Path, what: str, ran: str) -> Non
     """It is refused with the reason, changes nothing, and leaves nothing behind that stands in the
     way of a start when the disk may be written to again.
     """
-    done = subprocess.run(
-        ["unshare", "-Urm", sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path), what],
-        cwd=ROOT, timeout=60, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    done = lived(tmp_path, what, "ro")
     assert done.returncode == 0, done.stderr[-2000:]
     first, second, last = done.stdout.splitlines()
     assert first == second
     assert first.startswith("refused:")
     assert "cannot be" in first
     assert last == f"ran: {ran}"
+
+
+def test_a_start_that_changes_files_is_seen(tmp_path: Path) -> None:
+    """Control: on a disk that may be written to the same start is not refused, and writes."""
+    done = lived(tmp_path, "closed", "rw")
+    assert done.stdout.splitlines() == ["started", "started"]
+    assert "the files are not what they were" in done.stderr

@@ -124,14 +124,19 @@ def running(path: Path, on_locked: str = "raise") -> Iterator[Program]:
         program.end()
 
 
+forks = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there is no pidfd_open here")
+
+
+@forks
 @pytest.mark.slow
 def test_eight_processes_race_for_one_journal() -> None:
     """One of them has it at each moment, however often that one is killed, and no call is lost."""
-    done = race("--handovers", "60")
+    done = race("--handovers", "40")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " 0 lost" in done.stdout
+    assert " 0 lost, 0 wrong" in done.stdout
 
 
+@forks
 def test_two_owners_are_seen() -> None:
     """The race can fail: without the lock of the library several come in at once."""
     done = race("--handovers", "10", "--plant")
@@ -183,7 +188,7 @@ def test_a_line_of_standbys(tmp_path: Path) -> None:
 
 def next_ready(programs: set[Program]) -> Program:
     """Who says something first."""
-    files = {program.process.stdout: program for program in programs}
+    files = {program.process.stdout: program for program in programs if program.process.stdout}
     readable, _, _ = select.select(list(files), [], [], GUARD)
     assert len(readable) == 1, "one of them becomes the owner"
     return files[readable[0]]

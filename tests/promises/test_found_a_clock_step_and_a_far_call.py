@@ -42,7 +42,9 @@ async def test_a_far_delay_is_on_time_after_a_step_back(disk: Any, clock: Virtua
         assert ran == [1]
 
 
-async def test_a_far_delay_is_not_early_after_a_step_forward(disk: Any, clock: VirtualClock) -> None:
+async def test_a_far_delay_is_not_early_after_a_step_forward(
+    disk: Any, clock: VirtualClock
+) -> None:
     ran: list[Any] = []
     q, note = program(disk, clock, ran)
     async with q:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,18 @@ async def wait(queue: Queue, handle: Handle[Any]) -> object:
     return await handle
 
 
+async def jobs(queue: Queue, handle: Handle[Any]) -> object:
+    return [job async for job in queue.jobs()]
+
+
+async def pause(queue: Queue, handle: Handle[Any]) -> object:
+    return queue.pause()
+
+
+async def resume(queue: Queue, handle: Handle[Any]) -> object:
+    return queue.resume()
+
+
 USES: dict[str, Use] = {
     "enqueue": lambda queue, handle: queue.enqueue(noop),
     "options": lambda queue, handle: queue.options(delay=1).enqueue(noop),
@@ -44,6 +57,14 @@ USES: dict[str, Use] = {
     "flush": lambda queue, handle: handle.flush(),
     "reschedule": reschedule,
     "join": lambda queue, handle: queue.join(),
+    "handle": lambda queue, handle: queue.handle("123"),
+    "pending": lambda queue, handle: queue.pending(queue.task("a task")(noop), "k"),
+    "redrive": lambda queue, handle: queue.redrive("123"),
+    "discard": lambda queue, handle: queue.discard(handle.id),
+    "jobs": jobs,
+    "pause": pause,
+    "resume": resume,
+    "ready": lambda queue, handle: queue.ready(),
     "close": lambda queue, handle: queue.close(),
 }
 
@@ -65,6 +86,24 @@ async def test_another_loop_is_told_at_once(queue: Queue, clock: VirtualClock, u
     assert (handle.state, handle.eta) == (State.SCHEDULED, eta)
     await clock.advance(60)
     assert await handle == "done"
+
+
+async def test_waiting_to_be_accepted_elsewhere(tmp_path: Path) -> None:
+    """The journal answers in the queue's own loop only, also while a call is on its way to it."""
+    queue = Queue(tmp_path / "timers.db")
+    task = queue.task("noop")(noop)
+
+    async with queue:
+        handle = queue.enqueue_nowait(task, delay=60)
+        thread = threading.Thread(target=asyncio.run, args=(told(handle),))
+        thread.start()
+        thread.join(5)  # the loop stands still meanwhile
+        await handle.accepted()
+
+
+async def told(handle: Handle[Any]) -> None:
+    with pytest.raises(WrongLoop):
+        await handle.accepted()
 
 
 async def test_a_started_queue_is_not_started_elsewhere(queue: Queue) -> None:

@@ -7,9 +7,24 @@ that nothing needs: so a mistake that is no longer seen is an error here.
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, assert_type
 
-from asyncdefer import Defer, Handle, Job, Queue, Run, State, Stats, Task, Tasks, current, sleep
+from asyncdefer import (
+    Defer,
+    Handle,
+    Job,
+    MemoryStore,
+    Queue,
+    Run,
+    SQLiteStore,
+    State,
+    Stats,
+    Task,
+    Tasks,
+    current,
+    sleep,
+)
 from asyncdefer.testing import VirtualClock, virtual
 
 queue = Queue(concurrency=10, threads=4, result_ttl=60, drain_timeout=2)
@@ -78,6 +93,18 @@ async def options() -> None:
     count.options(dleay=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     count.options(delay="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await queue.options(delay=5).enqueue(bare, "a"), Handle[bytes])
+
+
+def settings() -> None:
+    """`configure` takes what the constructor takes."""
+    queue.configure(journal="timers.db", on_locked="standby", clock=VirtualClock())
+    queue.configure(journal=Path("timers.db"), result_ttl=timedelta(days=1), drain_timeout=2)
+    queue.configure(journal=SQLiteStore("timers.db", synchronous="NORMAL"))
+    queue.configure(journal=MemoryStore())
+    queue.configure(journal=None, clock=None, concurrency=1, threads=1)
+    queue.configure(journal=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    queue.configure(on_locked="wait")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    queue.configure(concurency=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def pending() -> None:
