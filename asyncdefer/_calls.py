@@ -133,7 +133,11 @@ class Calls(TaskDecorator):
         **kwargs: Any,
     ) -> Handle[Any]:
         """The same from a callback of the loop, without waiting until the call is safe."""
-        return self._hand_over(fn, args, kwargs, eta, delay, key)
+        try:
+            task = self._callables[fn]
+        except (KeyError, TypeError):  # as above
+            return self._hand_over(fn, args, kwargs, eta, delay, key)
+        return self.accept(task, args, kwargs, eta, delay, key)
 
     @_typed_as(enqueue_nowait)
     def enqueue_from_thread(self, fn: Any, /, *args: Any, **kwargs: Any) -> Handle[Any]:

@@ -97,9 +97,9 @@ class Claims(Leaving):
         """The rows up to the horizon are still to come, and some of them are due."""
         return self._asking or (self.more and self._near_at <= self.clock.wall())
 
-    def _is_far(self, order: int) -> bool:
+    def _is_far(self, order: int, now: int) -> bool:
         """An order by the steady clock that seemed to be beyond the horizon is there indeed."""
-        self._see_horizon(self.clock.wall())
+        self._see_horizon(now + self._ahead)
         return order >= self.near
 
     def _arrive(self, claim: Claim, found: list[Row]) -> None:
@@ -134,10 +134,12 @@ class Claims(Leaving):
 
     def _go_far(self, call: Call) -> None:
         """It is a row from now on, and follows the wall clock."""
-        held = call.first or call  # by handles, and nobody else
+        held = call
+        if call.first is not None:  # by handles, and nobody else
+            held = call.first
+            held.more, held.answer, held.calls = call.more, call.answer, call.calls
+            held.args, held.kwargs = call.args, call.kwargs
         held.eta = call.eta + self._ahead if call.steady else call.eta
-        held.more, held.answer, held.calls = call.more, call.answer, call.calls
-        held.args, held.kwargs = call.args, call.kwargs
         held.steady, held.context = False, NO_CONTEXT
         self.books.beyond += 1
         self.books.far.put(held)
@@ -150,7 +152,7 @@ class Claims(Leaving):
 
     def _make_way(self, call: Call, old: Call | None, order: int, now: int) -> None:
         """Place a call that has a key, in the agenda or beyond the horizon."""
-        if order >= self.near and self._is_far(order) and not self._stays(call):
+        if order >= self.near and self._is_far(order, now) and not self._stays(call):
             if old is not None:
                 self._take_out(old)
             self._go_far(call)

@@ -140,7 +140,7 @@ class Scheduler(LookUps):
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
-            if order >= self.near and self._is_far(order):
+            if order >= self.near and self._is_far(order, now):
                 self._go_far(call)
             elif given is None:
                 agenda.add(call, order <= now, order)
@@ -247,7 +247,7 @@ class Scheduler(LookUps):
             more = structs.replace(more, grid=grid, ends=None)
         again = live.again(eta, steady=steady, more=more)
         self.books.name(again)
-        if order >= self.near and self._is_far(order) and not self._stays(again):
+        if order >= self.near and self._is_far(order, now) and not self._stays(again):
             self._take_out(live)
             self._go_far(again)
         else:

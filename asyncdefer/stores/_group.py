@@ -10,6 +10,7 @@ from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Set, Written
 from asyncdefer.stores._fold import LIVE, SCHEDULED, Fold, Found, Key, Surprise, arrivals
 
 _Shape = tuple[bool, bool]
+_GREATEST: Final = (1 << 63) - 1
 
 
 def write(db: sqlite3.Connection, changes: Sequence[Change]) -> tuple[Written, list[Row]] | None:
@@ -42,10 +43,10 @@ def write_surely(db: sqlite3.Connection, changes: Sequence[Change]) -> tuple[Wri
 
 
 class _Plain:
-    """A group in which nothing folds: no row has a key, and each id comes once."""
+    """A group of simple changes: no row has a key, and each id comes once, or is added and set."""
 
     def __init__(self) -> None:
-        self.adds: list[Row] = []
+        self.adds: dict[int, Row] = {}
         self.updates: list[tuple[Row, str]] = []
         self.drops: list[tuple[int, str]] = []
         self.notes: dict[str, str | None] = {}
@@ -53,42 +54,59 @@ class _Plain:
 
 def _plain(changes: Sequence[Change]) -> _Plain | None:
     plain = _Plain()
-    ids: list[int] = []
+    adds = plain.adds
+    changed: list[int] = []
     keys: list[str | None] = []
     for change in changes:
         if isinstance(change, Add):
             row = change.row
-            ids.append(row.id)
+            if row.id in adds:
+                return None
+            adds[row.id] = row
             keys.append(row.key)
-            plain.adds.append(row)
         elif isinstance(change, Set):
             row = change.row
-            ids.append(row.id)
             keys.append(row.key)
-            plain.updates.append((row, change.was))
+            if (added := adds.get(row.id)) is None:
+                changed.append(row.id)
+                plain.updates.append((row, change.was))
+            elif added.state == change.was and added.task == row.task and _is_short(added):
+                adds[row.id] = Row(
+                    row.id, row.task, None, row.state, row.at, row.until, row.pinned,
+                    added.arguments, row.body,
+                )  # fmt: skip
+            else:
+                return None
         elif isinstance(change, Drop):
-            ids.append(change.id)
+            changed.append(change.id)
             plain.drops.append((change.id, change.was))
         elif change.name in plain.notes:
             return None
         else:
             plain.notes[change.name] = change.value
-    if any(key is not None for key in keys) or len(set(ids)) < len(ids):
+    once = set(changed)
+    if len(once) < len(changed) or not once.isdisjoint(adds):
         return None
-    return plain
+    return None if any(key is not None for key in keys) else plain
+
+
+def _is_short(added: Row) -> bool:
+    """All that an add says beside what a change keeps: nothing that SQLite would have to look at."""
+    return not added.body and added.until is None and abs(added.at) < _GREATEST
 
 
 def _write_plain(db: sqlite3.Connection, plain: _Plain) -> tuple[Written, list[Row]]:
     """The shortest way for what is most frequent; an error if an id was there, or was not."""
-    rows = plain.adds + [row for row, _ in plain.updates]
+    adds = list(plain.adds.values())
+    rows = adds + [row for row, _ in plain.updates]
     after = [row.state for row in rows]
     before = [was for _, was in plain.updates] + [was for _, was in plain.drops]
     if plain.drops:
         _exactly(db.executemany(_DELETE, plain.drops), len(plain.drops))
     _update(db, plain.updates)
-    if plain.adds:
-        _insert(db, plain.adds)
-        db.execute(_RAISE_LAST_ID, (max([row.id for row in plain.adds]),))
+    if adds:
+        _insert(db, adds)
+        db.execute(_RAISE_LAST_ID, (max(plain.adds),))
     _count(db, {state: after.count(state) - before.count(state) for state in LIVE})
     if plain.notes:
         _note(db, plain.notes)
