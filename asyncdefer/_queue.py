@@ -109,8 +109,7 @@ class Queue(Calls):
         for identity in self._paused:
             scheduler.agenda.lanes.pause(identity)
         opening = self._open(scheduler, former)
-        starting = asyncio.Task(opening, loop=scheduler.loop, context=Context())
-        self._starting = starting
+        starting = self._starting = asyncio.Task(opening, loop=scheduler.loop, context=Context())
         try:
             await asyncio.wait([starting])
             if not starting.cancelled() or self._closing is None:
@@ -172,13 +171,15 @@ class Queue(Calls):
             return
         scheduler.check_loop()
         cancelled: asyncio.CancelledError | None = None
+        closing = self._shutting(scheduler)
         with anyio.CancelScope(shield=True):
-            while not (closing := self._shutting(scheduler)).done():
+            while not closing.done():
                 try:
                     await asyncio.shield(closing)
                 except asyncio.CancelledError as error:
                     cancelled = error
                     scheduler.stop_runs()
+                    closing = self._shutting(scheduler)
         self._callables.clear()
         if cancelled is not None:
             raise cancelled
