@@ -138,10 +138,16 @@ def test_eight_processes_race_for_one_journal() -> None:
 
 @forks
 def test_two_owners_are_seen() -> None:
-    """The race can fail: without the lock of the library several come in at once."""
-    done = race("--handovers", "10", "--plant")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "came in while another was there" in done.stdout
+    """The race can fail: without the lock of the library several come in at once.
+
+    Ten handovers are enough as a rule; whether two meet in them is a matter of the system's own.
+    """
+    for seed in range(6):
+        done = race("--handovers", "10", "--plant", "--seed", str(seed))
+        assert done.returncode == 1, done.stdout + done.stderr
+        if "came in while another was there" in done.stdout:
+            return
+    pytest.fail(done.stdout)
 
 
 def race(*arguments: str) -> subprocess.CompletedProcess[str]:
