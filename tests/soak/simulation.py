@@ -21,6 +21,7 @@ from asyncdefer._core.instant import SECOND
 from asyncdefer.testing import check_conservation
 from tests.soak.callers import Callers
 from tests.soak.jobs import Lockstep
+from tests.soak.journals import WAYS, compare
 from tests.soak.model import Model
 from tests.soak.schedules import Schedules
 from tests.soak.seams import look_into
@@ -218,6 +219,8 @@ def quietly(seed: int) -> str | None:
     try:
         for program in PROGRAMS:
             simulate(seed, program)
+        for way in WAYS:
+            compare(seed, way)
     except Exception as error:
         notes = getattr(error, "__notes__", [])
         return "\n".join([f"{type(error).__name__}: {error}", *notes])
