@@ -1,10 +1,11 @@
 """The journal: one writer, in the order in which things were logged.
 
 `log` is synchronous and belongs to the breath in which the state changed; what was logged is
-an *entry* until the store has it. One task takes all entries that piled up while the previous
-group was being written, and writes them in one transaction: nobody waits longer than that, and
-nothing is delayed to make groups larger. A claim stands in the same line, so it finds the store as
-it was when it was asked for; what was logged after it is known here until it is written.
+an *entry* until the store has it. One task takes the entries that piled up while the previous
+group was being written, and writes them in one transaction. Between two groups the event loop goes
+round twice; no time is waited for to make groups larger. A claim stands in the same line, so it
+finds the store as it was when it was asked for; what was logged after it is known here until it is
+written.
 
 An entry that the store refuses is given back to whoever logged it, if it was a call; all others
 are true whether or not they can be written, so they stay at the front until they are.
@@ -131,7 +132,7 @@ class Journal:
 
     async def room(self) -> None:
         """Wait until the line is shorter than it may be."""
-        while len(self._line) >= BACKLOG:
+        while self.is_full:
             waiter = self._loop.create_future()
             self._room.append(waiter)
             await waiter
@@ -212,7 +213,8 @@ class Journal:
             if not (self._line or asked or self._stuck or self._doubt):
                 if self._closing:
                     return
-                await self._rest()
+                self._idle = self._loop.create_future()
+                await self._idle
                 continue
             ailing = False
             if self._doubt:
@@ -241,10 +243,6 @@ class Journal:
                 self._wait = min(2 * self._wait, _LONGEST)
             else:
                 tries, self._wait = 0, _SHORTEST
-
-    async def _rest(self) -> None:
-        self._idle = self._loop.create_future()
-        await self._idle
 
     def _give_room(self) -> None:
         room, self._room = self._room, []
