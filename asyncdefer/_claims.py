@@ -30,13 +30,23 @@ from asyncdefer._log import WARNING, LogEvent
 from asyncdefer._recording import RATE
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
-from asyncdefer.stores._base import START, Drop, Note, Opened, Place, Row, Set
+from asyncdefer.stores._base import (
+    LAST_ID,
+    RUNNING,
+    SCHEDULED,
+    START,
+    Drop,
+    Note,
+    Opened,
+    Place,
+    Row,
+    Set,
+)
 
 HORIZON: Final = 600 * SECOND
 IN_MEMORY: Final = 100_000  # waiting jobs that claims bring in at the most
 PAGE: Final = 1_000  # rows of one claim
 CRASHES: Final = 3
-_LAST: Final = (1 << 63) - 1  # the greatest id
 
 
 class Unwritten(NamedTuple):
@@ -49,7 +59,7 @@ class Unwritten(NamedTuple):
         """What a claim has found is out of date."""
         if row.id in self.ids:
             return True
-        waits = row.key is not None and row.state == rows.SCHEDULED
+        waits = row.key is not None and row.state == SCHEDULED
         return waits and self.newest.get((row.task, row.key or ""), 0) > row.id
 
 
@@ -62,8 +72,8 @@ class Claims(Leaving):
         """Begin with what a store was found to hold."""
         self.journal = journal
         self.task_of = task_of
-        self.books.beyond = opened.counts.get(rows.SCHEDULED, 0)
-        self.ledger.claimed = self.books.beyond + opened.counts.get(rows.RUNNING, 0)
+        self.books.beyond = opened.counts.get(SCHEDULED, 0)
+        self.ledger.claimed = self.books.beyond + opened.counts.get(RUNNING, 0)
         self._upto: Place = START
         self._near_at = 0
         self._beyond: int | None = None  # no row beyond the horizon has an earlier eta
@@ -90,7 +100,7 @@ class Claims(Leaving):
             if self._beyond is not None and self._beyond < near:
                 near = self._beyond
             if near > self._near_at:
-                self._near_at, self._upto = near, (near - 1, _LAST)
+                self._near_at, self._upto = near, (near - 1, LAST_ID)
         self.near = self._near_at - self._ahead
 
     def has_due_rows(self) -> bool:
@@ -109,13 +119,13 @@ class Claims(Leaving):
         unwritten = self._unwritten()
         for row in sorted(found, key=_is_run):  # a run may have to give way to a call that waits
             self._adopt(row, unwritten)
-        plain = [row for row in found if row.state == rows.SCHEDULED and not row.pinned]
+        plain = [row for row in found if row.state == SCHEDULED and not row.pinned]
         self.more = len(plain) >= claim.limit
         if self.more:
             self._upto = (plain[-1].at, plain[-1].id)
             self._near_at = plain[-1].at
         else:
-            self._upto = max(self._upto, (claim.until, _LAST))
+            self._upto = max(self._upto, (claim.until, LAST_ID))
             self._beyond = None if claim.beyond is None else claim.beyond.at
             if self._beyond is not None:
                 self.claim_at = max(self._beyond - HORIZON, self.clock.wall()) + HORIZON // 2
@@ -202,7 +212,7 @@ class Claims(Leaving):
             elif not isinstance(change, Note):
                 row = change.row
                 ids.add(row.id)
-                if row.key is not None and row.state == rows.SCHEDULED:
+                if row.key is not None and row.state == SCHEDULED:
                     name = row.task, row.key
                     newest[name] = max(row.id, newest.get(name, 0))
         return Unwritten(ids, newest)
@@ -223,7 +233,7 @@ class Claims(Leaving):
             waiting is not None
             and waiting.calls
             and waiting.id >= row.id
-            and row.state == rows.SCHEDULED
+            and row.state == SCHEDULED
         ):
             return None  # it is this one, or has given way to it
         try:
@@ -234,7 +244,7 @@ class Claims(Leaving):
         if row.id in self._accounted:  # it had given way to a call that was refused
             self._accounted.discard(row.id)
             self.ledger.claimed += 1
-        elif self.books.parked.pop(row.id, None) is None and row.state == rows.SCHEDULED:
+        elif self.books.parked.pop(row.id, None) is None and row.state == SCHEDULED:
             self.books.beyond -= 1
         far = self.books.far.pop(key)
         if far is not None and far.id == call.id:
@@ -243,12 +253,12 @@ class Claims(Leaving):
         if orphan is not None:  # those who waited for the call that was refused follow this one
             orphan[0].shared().final().follow(call.shared())
             self._revive(call)
-        if far is not None and row.state == rows.SCHEDULED and not self._is_near(call):
+        if far is not None and row.state == SCHEDULED and not self._is_near(call):
             self._go_far(call)
             return call.first  # the object that somebody holds
         if call.more.schedule is not None and not self._goes_on(call, row):
             return None
-        if row.state == rows.RUNNING:
+        if row.state == RUNNING:
             self._interrupted(call, cancelled=rows.body_of(row).cancelled)
         else:
             self._let_wait(call)
@@ -288,7 +298,7 @@ class Claims(Leaving):
         if newer is not None and newer.calls:
             self.ledger.replaced += 1
             call.shared().follow(newer.shared())
-            self.journal.log(Drop(call.id, rows.RUNNING))
+            self.journal.log(Drop(call.id, RUNNING))
             self._replaced(call, newer)
             return
         call.more = structs.replace(call.more, crashes=call.more.crashes + 1)
@@ -298,7 +308,7 @@ class Claims(Leaving):
             failed = Outcome(Event.FAIL, error=JobFailed("Crashed", text))
             self._end(call, failed, run, self._steady())
             return
-        self.journal.log(Set(rows.waiting(call, self._ahead), rows.RUNNING))
+        self.journal.log(Set(rows.waiting(call, self._ahead), RUNNING))
         self._let_wait(call)
 
     # -- rows that we cannot run
@@ -308,7 +318,7 @@ class Claims(Leaving):
         if row.id in self.books.parked:
             return
         self.books.parked[row.id] = structs.replace(row, arguments="", body="")
-        if row.state == rows.SCHEDULED:
+        if row.state == SCHEDULED:
             self.books.beyond -= 1
         if kind != "UnknownTask" or row.task not in self._unknown:
             self._unknown.add(row.task)
@@ -344,4 +354,4 @@ class Claims(Leaving):
 
 
 def _is_run(row: Row) -> bool:
-    return row.state == rows.RUNNING
+    return row.state == RUNNING

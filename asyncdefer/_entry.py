@@ -2,15 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
 
 from msgspec import Struct
 
 from asyncdefer._core.job import Call
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import START, Add, Change, Command, Drop, Note, Place, Row, Set
-
-_SCHEDULED: Final = "scheduled"
+from asyncdefer.stores._base import (
+    SCHEDULED,
+    START,
+    Add,
+    Change,
+    Command,
+    Drop,
+    Note,
+    Place,
+    Row,
+    Set,
+)  # fmt: skip
 
 
 class Line(Struct, eq=False):
@@ -69,7 +77,7 @@ def visible(entries: Iterable[Entry]) -> dict[int, Change]:
             elif not isinstance(change, Note):
                 row = change.row
                 last[row.id] = change
-                if row.key is not None and row.state == _SCHEDULED:
+                if row.key is not None and row.state == SCHEDULED:
                     name = row.task, row.key
                     other = newest.setdefault(name, row.id)
                     if other != row.id:

@@ -30,7 +30,7 @@ from asyncdefer._log import DEBUG, ERROR, WARNING
 from asyncdefer._recording import FAR, Recording
 from asyncdefer._runner import judged, perform
 from asyncdefer.errors import QueueClosed
-from asyncdefer.stores._base import Drop, Set
+from asyncdefer.stores._base import RUNNING, SCHEDULED, Drop, Set
 
 LINES: Final = 1_000  # of work that a turn or a step of the close does at the most
 _FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
@@ -99,7 +99,7 @@ class Jobs(Recording, ABC):
         else:
             row = rows.under_way(run, self._ahead)
             self.journal.log(
-                Set(row, rows.SCHEDULED), *self._spent(call), done=partial(self._begin, run)
+                Set(row, SCHEDULED), *self._spent(call), done=partial(self._begin, run)
             )
         return run
 
@@ -196,7 +196,7 @@ class Jobs(Recording, ABC):
             self.books.name(newer)
             self._replaced(call, newer)
             if self.journal is not None:
-                self.journal.log(Drop(call.id, rows.RUNNING))
+                self.journal.log(Drop(call.id, RUNNING))
             return
         more = structs.replace(
             call.more, attempt=run.attempt, failures=verdict.failures,
@@ -207,7 +207,7 @@ class Jobs(Recording, ABC):
         self.books.name(again)
         self.wake()
         if self.journal is not None:
-            self.journal.log(Set(rows.waiting(again, self._ahead), rows.RUNNING))
+            self.journal.log(Set(rows.waiting(again, self._ahead), RUNNING))
         eta = moment(self.books.wall_eta(again))
         if verdict.event is Event.SNOOZE:
             self._tell(DEBUG, "job_snoozed", again, eta=eta, attempt=run.attempt)
@@ -257,7 +257,7 @@ class Jobs(Recording, ABC):
         if self.journal is None:
             self._settle(call, answer, state, plain)
         else:
-            answer.ending = rows.SCHEDULED if run is None else rows.RUNNING
+            answer.ending = SCHEDULED if run is None else RUNNING
             settle = partial(self._settle, call, answer, state, plain)
             self._record_end(call, answer, verdict, plain, following, settle)
 

@@ -23,7 +23,7 @@ from asyncdefer._core.instant import SECOND
 from asyncdefer._core.job import Call
 from asyncdefer._entry import Claim, Entry, Line, as_journal_error, is_there, visible
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import Busy, Change, Owner, Store, Unknown, Written
+from asyncdefer.stores._base import LAST_ID, Busy, Change, Owner, Store, Unknown, Written
 
 BACKLOG: Final = 20_000  # entries; who awaits an enqueue waits until there are fewer
 _GROUP: Final = 5_000  # entries of one transaction
@@ -360,7 +360,7 @@ class Journal:
                 ids=claim.ids,
             )
             if claim.limit and len(rows) < claim.limit:
-                after = claim.until, (1 << 63) - 1
+                after = claim.until, LAST_ID
                 async for row in self.store.scan(state="scheduled", after=after, limit=1):
                     claim.beyond = row
         except Exception as error:  # noqa: BLE001 - as above

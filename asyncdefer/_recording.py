@@ -24,10 +24,9 @@ from asyncdefer._journal import Journal
 from asyncdefer._log import WARNING, Events, LogEvent
 from asyncdefer._task import Task
 from asyncdefer._threads import ThreadPool
-from asyncdefer.stores._base import Add, Change, Drop, Note, Set
+from asyncdefer.stores._base import LAST_ID, RUNNING, SCHEDULED, Add, Change, Drop, Note, Set
 
 FAR: Final = 1 << 62  # later than any time
-_ID: Final = (1 << 63) - 1
 RATE: Final = "rate:"
 
 
@@ -107,7 +106,7 @@ class Recording:
 
     def _tick(self, now: int) -> None:
         self._next_tick = now + 1000 - now % 1000
-        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & _ID | self.salt)
+        self.last = max(self.last, (now + self._ahead) // 1000 << 20 & LAST_ID | self.salt)
 
     # -- calls beyond the horizon
 
@@ -135,7 +134,7 @@ class Recording:
     def _log_again(self, call: Call) -> None:
         """A waiting call has another eta."""
         if self.journal is not None:
-            self.journal.log(Set(rows.waiting(call, self._ahead), rows.SCHEDULED))
+            self.journal.log(Set(rows.waiting(call, self._ahead), SCHEDULED))
 
     def _record_end(
         self,
@@ -148,12 +147,12 @@ class Recording:
     ) -> None:
         assert self.journal is not None
         if is_closing(outcome):  # it stays in the journal, and runs when the queue is there again
-            if answer.ending == rows.SCHEDULED:
+            if answer.ending == SCHEDULED:
                 settle(frozenset())
                 return
             more = structs.replace(call.more, attempt=answer.attempt, seen=None)
             again = call.again(call.eta, steady=call.steady, more=more)
-            changes: list[Change] = [Set(rows.waiting(again, self._ahead), rows.RUNNING)]
+            changes: list[Change] = [Set(rows.waiting(again, self._ahead), RUNNING)]
         else:
             changes = [self._ended(call, answer, state)]
         if following is not None:

@@ -23,7 +23,6 @@ from asyncdefer._core.job import (
     Running,
     Schedule,
 )  # fmt: skip
-from asyncdefer._core.lifecycle import State
 from asyncdefer._core.options import Defer, Options
 from asyncdefer._core.recurrence import Cron, Every, Repeat
 from asyncdefer._core.retry import Retry
@@ -36,11 +35,8 @@ from asyncdefer.errors import (
     JobFailed,
     ResultUnavailable,
 )
-from asyncdefer.stores._base import Row
+from asyncdefer.stores._base import RUNNING, SCHEDULED, Row
 
-SCHEDULED: Final = State.SCHEDULED.value
-RUNNING: Final = State.RUNNING.value
-FAILED: Final = State.FAILED.value
 NO_RESULT: Final = Raw(b"")
 _ENDS: Final = {"cancelled": JobCancelled, "expired": JobExpired, "dropped": JobDropped}
 _NAMES: Final = ("retry", "defer", "repeat", "timeout", "expires", "priority", "result_ttl")

@@ -41,7 +41,7 @@ from asyncdefer._lookups import LookUps
 from asyncdefer._runner import closed_text, judged
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClosed, WrongLoop
-from asyncdefer.stores._base import Drop, Set
+from asyncdefer.stores._base import RUNNING, Drop, Set
 
 _MERGES: Final = 10  # tries to merge calls while the merge function changes what it merges
 
@@ -219,7 +219,7 @@ class Scheduler(LookUps):
             self._stop(live, Event.CANCEL)
             if self.journal is not None:
                 row = rows.under_way(live, self._ahead, cancelled=True)
-                self.journal.log(Set(row, rows.RUNNING))
+                self.journal.log(Set(row, RUNNING))
         elif live is not None:
             self._take_out(live)
             text = f"{live.task.name} was cancelled before its start"
@@ -282,7 +282,7 @@ class Scheduler(LookUps):
         self.ledger.forget(number)
         self.named[number] = again
         if self.journal is not None:
-            self.journal.log(Set(rows.waiting(again, self._ahead), rows.FAILED))
+            self.journal.log(Set(rows.waiting(again, self._ahead), State.FAILED.value))
         self._enter(again, now)
         return Handle(self, again)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from asyncdefer._core.lifecycle import State
 from asyncdefer.errors import JournalError
 
 Place = tuple[int, int]
@@ -22,7 +23,15 @@ Place = tuple[int, int]
 START: Final[Place] = (-(1 << 62), 0)
 """Before every row."""
 
+LAST_ID: Final = (1 << 63) - 1
+"""The greatest id that there can be."""
+
 PAGE: Final = 500
+
+HELD: Final = State.HELD.value
+SCHEDULED: Final = State.SCHEDULED.value
+RUNNING: Final = State.RUNNING.value
+LIVE: Final = (HELD, SCHEDULED, RUNNING)
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -74,6 +83,27 @@ class Note(Struct, frozen=True, gc=False):
 Change = Add | Set | Drop | Note
 Command = tuple[Change, ...]
 """The changes of one breath: all of them happen, or none."""
+
+
+def check(change: Change) -> None:
+    """An error if it is nothing that every store can keep: numbers of 64 bits, texts in UTF-8."""
+    numbers: list[int] = []
+    texts: list[str] = []
+    match change:
+        case Add(row) | Set(row):
+            numbers += [row.id, row.at, row.until or 0]
+            texts += [row.task, row.key or "", row.state, row.arguments, row.body]
+        case Drop(id, was):
+            numbers.append(id)
+            texts.append(was)
+        case Note(name, value):
+            texts += [name, value or ""]
+        case _:
+            raise TypeError("no such change")
+    for number in numbers:
+        number.to_bytes(8, signed=True)
+    for text in texts:
+        text.encode()
 
 
 class Written(Struct, frozen=True):

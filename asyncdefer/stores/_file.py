@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores import _group, _lock, _reads, _schema, _sound
 from asyncdefer.stores._base import (
+    LIVE,
     Add,
     Busy,
     Change,
@@ -20,7 +21,6 @@ from asyncdefer.stores._base import (
     Written,
 )  # fmt: skip
 from asyncdefer.stores._faults import BUSY_WAIT, full, held_by_another, told
-from asyncdefer.stores._fold import LIVE
 from asyncdefer.stores._room import Room, checkpoint, length
 
 T = TypeVar("T")

@@ -9,14 +9,21 @@ through once more, with every row read before. Both rounds are this same code.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from msgspec import structs
 
-from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Set, Written
-
-SCHEDULED: Final = "scheduled"
-LIVE: Final[tuple[str, ...]] = ("held", SCHEDULED, "running")
+from asyncdefer.stores._base import (
+    LIVE,
+    SCHEDULED,
+    Add,
+    Change,
+    Drop,
+    Row,
+    Set,
+    Written,
+    check,
+)  # fmt: skip
 
 Key = tuple[str, str]
 
@@ -84,7 +91,7 @@ class Fold:
         if self._folded:
             # What is never bound to a statement is not looked at by SQLite.
             for change in changes:
-                _check(change)
+                check(change)
 
     def written(self) -> tuple[Written, list[Row]]:
         """What became of the ids, and the rows as they are now."""
@@ -176,25 +183,6 @@ class Fold:
             elif before is None and id <= self._new and not self.complete:
                 raise Surprise  # it may be there, and then its Add was lost
         return todo
-
-
-def _check(change: Change) -> None:
-    """An error if it is nothing that can be kept: numbers of 64 bits, and texts with a UTF-8."""
-    numbers: list[int] = []
-    texts: list[str | None] = []
-    match change:
-        case Add(row) | Set(row):
-            numbers += [row.id, row.at, row.until or 0]
-            texts += [row.task, row.key, row.state, row.arguments, row.body]
-        case Drop(id, was):
-            numbers.append(id)
-            texts.append(was)
-        case Note(name, value):
-            texts += [name, value]
-    for number in numbers:
-        number.to_bytes(8, signed=True)
-    for text in texts:
-        (text or "").encode()
 
 
 def key_of(row: Row) -> Key | None:

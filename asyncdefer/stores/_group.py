@@ -1,4 +1,4 @@
-"""A group of commands as SQL: one statement for each kind of change, run for many rows."""
+"""A group of commands as SQL: one statement for each kind of change, with many rows in it."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -6,8 +6,8 @@ from itertools import chain, islice
 from typing import Final
 
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import Add, Change, Drop, Note, Row, Set, Written
-from asyncdefer.stores._fold import LIVE, SCHEDULED, Fold, Found, Key, Surprise, arrivals
+from asyncdefer.stores._base import LIVE, SCHEDULED, Add, Change, Drop, Note, Row, Set, Written
+from asyncdefer.stores._fold import Fold, Found, Key, Surprise, arrivals
 
 _Shape = tuple[bool, bool]
 _GREATEST: Final = (1 << 63) - 1

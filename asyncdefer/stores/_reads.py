@@ -13,8 +13,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from asyncdefer.stores._base import START, Place, Row
-from asyncdefer.stores._fold import LIVE, SCHEDULED
+from asyncdefer.stores._base import LAST_ID, LIVE, SCHEDULED, START, Place, Row
 
 T = TypeVar("T")
 
@@ -41,8 +40,6 @@ _NEXT_STATE: Final = (
 )
 _AT: Final = "AND at = ? AND id > ? ORDER BY id"
 _AFTER: Final = "AND at > ? ORDER BY at, id"
-
-_GREATEST: Final = (1 << 63) - 1
 
 
 def reading(db: sqlite3.Connection, read: Callable[[sqlite3.Connection], T]) -> T:
@@ -107,7 +104,7 @@ class Greeting:
     def came(self, rows: list[Row], until: int, limit: int) -> None:
         """The waiting rows that a claim brought are the owner's, and what nobody had."""
         if len(rows) < limit:
-            self._upto = max(self._upto, (until, _GREATEST))
+            self._upto = max(self._upto, (until, LAST_ID))
         elif rows:
             self._upto = max(self._upto, _place(rows[-1]))
         if not self._greeted or len(self._ours) > self._prune:
@@ -140,7 +137,7 @@ def named(db: sqlite3.Connection, keys: Sequence[tuple[str, str]], ids: Sequence
 
 def _by_ids(db: sqlite3.Connection, ids: Iterable[int]) -> Iterator[Row]:
     for id in set(ids):  # noqa: A001 - the field's name
-        if -_GREATEST <= id <= _GREATEST:
+        if abs(id) <= LAST_ID:
             yield from _rows(db.execute(_BY_ID, (id,)))
 
 

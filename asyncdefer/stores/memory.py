@@ -14,13 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
-from asyncdefer._core.lifecycle import State
 from asyncdefer.errors import JournalError
 from asyncdefer.stores._base import (
+    HELD,
+    LIVE,
     PAGE,
+    RUNNING,
+    SCHEDULED,
     START,
     Add,
-    Change,
     Command,
     Drop,
     Note,
@@ -30,12 +32,9 @@ from asyncdefer.stores._base import (
     Row,
     Set,
     Written,
+    check,
 )  # fmt: skip
 
-_LIVE: Final = frozenset(state.value for state in State if not state.ended)
-_HELD: Final = State.HELD.value
-_SCHEDULED: Final = State.SCHEDULED.value
-_RUNNING: Final = State.RUNNING.value
 _PURGE: Final = 1_000  # rows that go in one renewal at most
 
 
@@ -132,7 +131,7 @@ class MemoryStore:
         over = (
             row.id
             for row, _ in self._rows.values()
-            if row.until is not None and row.until <= now and row.state not in _LIVE
+            if row.until is not None and row.until <= now and row.state not in LIVE
         )
         for id in list(islice(over, _PURGE)):  # noqa: A001 - the field's name
             self._take(id)
@@ -148,7 +147,11 @@ class MemoryStore:
         lease = self._lease(owner)
         changes = [change for command in commands for change in command]
         for change in changes:
-            _check(change)
+            try:
+                check(change)
+            except (AttributeError, OverflowError, TypeError, UnicodeEncodeError) as error:
+                kind = type(change).__name__
+                raise JournalError(f"the store cannot keep this {kind}: {error}") from error
         # From here on nothing can fail.
         lost: dict[int, None] = {}  # a set that keeps its order
         replaced: dict[int, None] = {}
@@ -182,7 +185,7 @@ class MemoryStore:
     def _put(self, row: Row, lease: _Lease) -> dict[int, None]:
         """Keep a row that is not there, if the rule of its key lets it, and say who gives way."""
         gone: dict[int, None] = {}
-        if row.state == _SCHEDULED and row.key is not None:
+        if row.state == SCHEDULED and row.key is not None:
             other = self._waiting.get((row.task, row.key))
             if other is not None:
                 gone[min(other, row.id)] = None
@@ -198,7 +201,7 @@ class MemoryStore:
         """A row goes, wherever it stood."""
         row = self._rows.pop(id).row
         del self._order[bisect_left(self._order, (row.at, id))]
-        if row.state == _SCHEDULED and row.key is not None:
+        if row.state == SCHEDULED and row.key is not None:
             del self._waiting[row.task, row.key]
         return row
 
@@ -235,10 +238,10 @@ class MemoryStore:
             if self._has_another(kept, lease):
                 continue
             row, ours = kept.row, kept.lease is lease
-            if row.state == _RUNNING:
+            if row.state == RUNNING:
                 if not ours:
                     running.append(row)
-            elif row.state == _SCHEDULED:
+            elif row.state == SCHEDULED:
                 if row.pinned:
                     if not ours:
                         pinned.append(row)
@@ -254,8 +257,8 @@ class MemoryStore:
         return [
             kept.row
             for kept in self._in_order()
-            if (row := kept.row).state in _LIVE
-            and (row.id in ids or (row.state != _HELD and (row.task, row.key) in keys))
+            if (row := kept.row).state in LIVE
+            and (row.id in ids or (row.state != HELD and (row.task, row.key) in keys))
             and not self._has_another(kept, lease)
         ]
 
@@ -282,25 +285,3 @@ class MemoryStore:
         )
         for row in list(islice(found, limit)):
             yield row
-
-
-def _check(change: Change) -> None:
-    """`JournalError` if it is nothing that every store can keep."""
-    kind = type(change).__name__
-    try:
-        match change:
-            case Add(row) | Set(row):
-                numbers = [row.id, row.at, row.until or 0]
-                texts = [row.task, row.key or "", row.state, row.arguments, row.body]
-            case Drop(id, was):
-                numbers, texts = [id], [was]
-            case Note(name, value):
-                numbers, texts = list[int](), [name, value or ""]
-            case _:
-                raise TypeError("no such change")
-        for number in numbers:
-            number.to_bytes(8, signed=True)
-        for text in texts:
-            text.encode()
-    except (AttributeError, OverflowError, TypeError, UnicodeEncodeError) as error:
-        raise JournalError(f"the store cannot keep this {kind}: {error}") from error
