@@ -94,7 +94,7 @@ class Calls(TaskDecorator):
             await journal.room()
         try:
             task = self._callables[fn]
-        except (KeyError, TypeError):  # a stranger, or one that has no hash
+        except (KeyError, TypeError):  # one that is new, or has no hash
             handle = self._hand_over(fn, args, kwargs, eta, delay, key)
         else:
             handle = self.accept(task, args, kwargs, eta, delay, key)
@@ -179,10 +179,10 @@ class Calls(TaskDecorator):
     def task_of(self, fn: Callable[..., Any] | str) -> Task[..., Any]:
         """The task of a name, of itself, or the one that stands for a bare function."""
         if isinstance(fn, str):
-            for task in self._registry:
-                if task.name == fn:
-                    return task
-            raise UnknownTask(f"no task named {fn!r} is registered in this queue")
+            found = self._registry.named(fn)
+            if found is None:
+                raise UnknownTask(f"no task named {fn!r} is registered in this queue")
+            return found
         if isinstance(fn, Task):
             home: Any = fn.home
             if home is not self:

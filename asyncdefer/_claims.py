@@ -5,7 +5,7 @@ is rows, and the calls of those that somebody holds a handle of. Recovery is the
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ from asyncdefer._journal import Journal
 from asyncdefer._leaving import Leaving
 from asyncdefer._log import WARNING, LogEvent
 from asyncdefer._recording import RATE
-from asyncdefer._task import Task
+from asyncdefer._task import Task, TaskOf
 from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
 from asyncdefer.stores._base import (
     LAST_ID,
@@ -66,9 +66,7 @@ class Unwritten(NamedTuple):
 class Claims(Leaving):
     """Rows become jobs, and jobs beyond the horizon are rows."""
 
-    def use(
-        self, journal: Journal, opened: Opened, task_of: Callable[[str], Task[..., Any] | None]
-    ) -> None:
+    def use(self, journal: Journal, opened: Opened, task_of: TaskOf) -> None:
         """Begin with what a store was found to hold."""
         self.journal = journal
         self.task_of = task_of
@@ -161,7 +159,7 @@ class Claims(Leaving):
             self.wake()
 
     def _make_way(self, call: Call, old: Call | None, order: int, now: int) -> None:
-        """Place a call that has a key, in the agenda or beyond the horizon."""
+        """Place a call in the agenda or beyond the horizon; `old`: the one whose place it takes."""
         if order >= self.near and self._is_far(order, now) and not self._stays(call):
             if old is not None:
                 self._take_out(old)
@@ -256,7 +254,7 @@ class Claims(Leaving):
         if far is not None and row.state == SCHEDULED and not self._is_near(call):
             self._go_far(call)
             return call.first  # the object that somebody holds
-        if call.more.schedule is not None and not self._goes_on(call, row):
+        if not self._goes_on(call, row):
             return None
         if row.state == RUNNING:
             self._interrupted(call, cancelled=rows.body_of(row).cancelled)
@@ -268,9 +266,7 @@ class Claims(Leaving):
         if self._is_near(call):
             order = call.eta - self._ahead
             old = self.agenda.place(call, order <= self._steady(), order)
-            if (
-                old is not None and old.calls
-            ):  # a run that was interrupted gives way to a newer call
+            if old is not None and old.calls:  # an interrupted run gives way to a newer call
                 self._accounted.add(old.id)
                 self.ledger.replaced += 1
                 old.shared().follow(call.shared())

@@ -250,7 +250,7 @@ class Jobs(Recording, ABC):
             self.ledger.keep(call)
         identity = call.task.identity
         if identity is not call.task.name:
-            self._strangers.pop(identity, None)  # a bare function is held no longer than its jobs
+            self._callables.pop(identity, None)  # a bare function is held no longer than its jobs
         following = None
         if call.more.schedule is not None:  # before anybody is told, and looks
             following = self._follow(call, context, verdict, now)

@@ -17,9 +17,9 @@ INFO: Final = logging.INFO
 WARNING: Final = logging.WARNING
 ERROR: Final = logging.ERROR
 
-_enabled: Final = logging.getLogger("asyncdefer").isEnabledFor
-_configured: Final = structlog.is_configured
 _logger: Final = logging.getLogger("asyncdefer")
+_enabled: Final = _logger.isEnabledFor
+_configured: Final = structlog.is_configured
 
 
 class LogEvent(Struct, frozen=True, omit_defaults=True):
@@ -85,11 +85,11 @@ class Events:
         }
         if event.error is not None:
             values["error"] = f"{event.error.type}: {event.error.message}"
-        if structlog.is_configured():
+        if _configured():
             structlog.get_logger("asyncdefer").log(
                 level, name, **values, **({"exc_info": cause} if cause is not None else {})
             )
-        elif _logger.isEnabledFor(level):
+        elif _enabled(level):
             text = " ".join(
                 [name, *(f"{field}={_shown(value)}" for field, value in values.items())]
             )

@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from asyncdefer._claims import Claims
@@ -13,15 +13,12 @@ from asyncdefer._core.instant import moment
 from asyncdefer._core.job import JobError
 from asyncdefer._journal import LEASE, Journal
 from asyncdefer._log import ERROR, INFO, Events, LogEvent
-from asyncdefer._task import Task
+from asyncdefer._task import TaskOf
 from asyncdefer.errors import JournalError, JournalLocked
 from asyncdefer.stores._base import Opened, Owner, Store
 
 POLL: Final = 0.5
 """Real seconds between two looks whether the owner is gone."""
-
-
-TaskOf = Callable[[str], Task[..., Any] | None]
 
 
 class Opening:

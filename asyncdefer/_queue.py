@@ -103,7 +103,7 @@ class Queue(Calls):
             concurrency=given.concurrency,
             threads=given.threads,
             result_ttl=given.result_ttl,
-            strangers=self._callables,
+            callables=self._callables,
             last=0 if former is None else former.last,  # no id comes twice
         )
         for identity in self._paused:
@@ -257,12 +257,8 @@ class Queue(Calls):
     def include(self, tasks: Tasks) -> None:
         """Adopt the tasks of a registry."""
         for task in tasks:
-            self._check_name(task)
+            self._registry.check_name(task.name)
         tasks.adopt(self._register)
-
-    def _check_name(self, task: Task[..., Any]) -> None:
-        if any(known.name == task.name for known in self._registry):
-            raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
 
     def _register(self, task: Task[..., Any]) -> None:
         runs = self._is_running() and not self.standby

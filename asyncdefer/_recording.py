@@ -22,7 +22,7 @@ from asyncdefer._core.ledger import Ledger
 from asyncdefer._core.rules import is_closing
 from asyncdefer._journal import Journal
 from asyncdefer._log import WARNING, Events, LogEvent
-from asyncdefer._task import Task
+from asyncdefer._task import Task, TaskOf
 from asyncdefer._threads import ThreadPool
 from asyncdefer.stores._base import LAST_ID, RUNNING, SCHEDULED, Add, Change, Drop, Note, Set
 
@@ -44,7 +44,7 @@ class Recording:
         concurrency: int,
         threads: int,
         result_ttl: int | None,
-        strangers: dict[Any, Task[..., Any]],
+        callables: dict[Any, Task[..., Any]],
         last: int = 0,
     ) -> None:
         self.journal: Journal | None = None
@@ -57,10 +57,10 @@ class Recording:
         self.named = self.books.named
         self.closing = False
         self._events = events_
-        self._strangers = strangers
+        self._callables = callables
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
-        self.task_of: Callable[[str], Task[..., Any] | None] = lambda _: None
+        self.task_of: TaskOf = lambda _: None
         self._steady = clock.steady
         self._heard = events_.heard
         self._own = Context()  # the queue's own work belongs to no request
@@ -170,7 +170,7 @@ class Recording:
         except (TypeError, ValueError) as error:
             told = JobError(type(error).__name__, str(error), "")
             self._tell(WARNING, "result_not_recorded", call, error=told)
-            row = rows.without_result(call, state, answer, until, self._ahead)
+            row = rows.ended(call, state, answer, until, self._ahead, bare=True)
         return Set(row, was)
 
     # -- rates

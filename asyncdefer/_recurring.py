@@ -92,7 +92,7 @@ class Recurring(Jobs):
         arguments = ""
         if self.journal is not None:
             rows.check(given)
-            arguments, call.args, call.kwargs = rows.codec_of(call).encode(args, kwargs)
+            arguments, call.args, call.kwargs = task.codec.encode(args, kwargs)
         self.schedules[full] = schedule  # before anybody is told, and begins another
         if self.journal is not None:
             self._log_call(call, arguments, waits)
@@ -148,14 +148,13 @@ class Recurring(Jobs):
             call.more = structs.replace(call.more, schedule=former)
 
     def _goes_on(self, call: Call, row: Row) -> bool:
-        """The run of a schedule whose rule is the same as ever; else the schedule ends here."""
+        """False for the run of a schedule whose rule has changed: it ends here."""
         assert self.journal is not None
-        placed_by, schedule = rows.body_of(row).repeat, call.more.schedule
-        if (
-            schedule is not None
-            and placed_by is not None
-            and call.repeat == rows.rule_of(placed_by)
-        ):
+        schedule = call.more.schedule
+        if schedule is None:
+            return True
+        placed_by = rows.body_of(row).repeat
+        if placed_by is not None and call.repeat == rows.rule_of(placed_by):
             self.schedules[call.key] = schedule
             return True
         self.ledger.counts[State.DROPPED] += 1

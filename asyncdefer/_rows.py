@@ -93,10 +93,17 @@ def under_way(run: Running, ahead: int, *, cancelled: bool = False) -> Row:
     return Row(call.id, call.task.name, call.shown_key, RUNNING, run.due, None, False, "", body)
 
 
-def ended(call: Call, state: str, answer: Answer, until: int | None, ahead: int) -> Row:
-    """The row of a job that has ended. `TypeError` or `ValueError` if its result cannot be recorded."""
+def ended(
+    call: Call, state: str, answer: Answer, until: int | None, ahead: int, *, bare: bool = False
+) -> Row:
+    """The row of a job that has ended. `TypeError` or `ValueError` if it cannot be recorded.
+
+    `bare`: without its result or error, so that it can.
+    """
     error, result = None, NO_RESULT
-    if state == "failed" and answer.error is not None:
+    if bare:
+        pass
+    elif state == "failed" and answer.error is not None:
         error = job_error(answer.error)
     elif state == "succeeded":
         text = codec_of(call).encode_result(answer.value)
@@ -108,23 +115,6 @@ def ended(call: Call, state: str, answer: Answer, until: int | None, ahead: int)
             name, key = call.task.name, call.shown_key
             return Row(call.id, name, key, state, answer.eta, until, False, "", body)
         result = Raw(text.encode())
-    return _ended(call, state, answer, until, ahead, error, result)
-
-
-def without_result(call: Call, state: str, answer: Answer, until: int | None, ahead: int) -> Row:
-    """The same of a job whose result cannot be recorded."""
-    return _ended(call, state, answer, until, ahead, None, NO_RESULT)
-
-
-def _ended(
-    call: Call,
-    state: str,
-    answer: Answer,
-    until: int | None,
-    ahead: int,
-    error: JobError | None,
-    result: Raw,
-) -> Row:
     body = _body(
         call, ahead, answer.attempt, started=answer.started, finished=answer.finished,
         error=error, result=result,

@@ -85,7 +85,7 @@ class Scheduler(LookUps):
         given: Options | None = None,
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
-        if get_ident() != self._door._thread_id:  # noqa: SLF001 - see __init__
+        if get_ident() != self._door._thread_id:  # noqa: SLF001 - see _door.py
             self._check_open()
         now = self._steady()
         if self.journal is not None:  # as in _now
@@ -221,12 +221,14 @@ class Scheduler(LookUps):
                 row = rows.under_way(live, self._ahead, cancelled=True)
                 self.journal.log(Set(row, RUNNING))
         elif live is not None:
-            self._take_out(live)
             text = f"{live.task.name} was cancelled before its start"
-            cancelled = Outcome(Event.CANCEL, error=JobCancelled(text))
-            self._end(live, cancelled, None, self._steady())
-            self._settle_joiners()
+            self._end_waiting(live, Outcome(Event.CANCEL, error=JobCancelled(text)))
         return live is not None
+
+    def _end_waiting(self, call: Call, outcome: Outcome) -> None:
+        self._take_out(call)
+        self._end(call, outcome, None, self._steady())
+        self._settle_joiners()
 
     def flush(self, call: Call) -> bool:
         """Let a waiting job run now."""
@@ -247,21 +249,14 @@ class Scheduler(LookUps):
             more = structs.replace(more, grid=grid, ends=None)
         again = live.again(eta, steady=steady, more=more)
         self.books.name(again)
-        if order >= self.near and self._is_far(order, now) and not self._stays(again):
-            self._take_out(live)
-            self._go_far(again)
-        else:
-            self._come_near(live)
-            self.agenda.place(again, due=order <= now, order=order)
+        self._make_way(again, live, order, now)
         self._log_again(again)
         self.wake()
         return True
 
     def redrive(self, number: int) -> Handle[Any]:
         """Run a failed job again, with its attempts counted anew."""
-        if self.closing:
-            self._check_open()
-        self.check_loop()
+        self._check_open()
         call = self.books.find(number)
         state = None if call is None else self.books.state(call)
         if call is None or state is not State.FAILED:
@@ -305,10 +300,8 @@ class Scheduler(LookUps):
             if self.journal is not None:
                 self.journal.log(Drop(number, self.books.state(call).value))
             return True
-        self._take_out(live)
-        dropped = Outcome(Event.DROP, error=JobDropped(f"{live.task.name} was discarded"))
-        self._end(live, dropped, None, self._steady())
-        self._settle_joiners()
+        text = f"{live.task.name} was discarded"
+        self._end_waiting(live, Outcome(Event.DROP, error=JobDropped(text)))
         return True
 
     # -- rest and close

@@ -32,6 +32,9 @@ RESERVED = ("eta", "delay", "key")
 Accept = Callable[..., Handle[Any]]
 """How a queue takes a call in: see `Scheduler.accept`."""
 
+TaskOf = Callable[[str], "Task[..., Any] | None"]
+"""How a queue finds the task of a name."""
+
 
 class Backlog(Protocol):
     """The journal, as who enqueues sees it."""
@@ -331,11 +334,15 @@ class Tasks(TaskDecorator):
         return self._prefix + name
 
     def _register(self, task: Task[..., Any]) -> None:
-        if task.name in self._tasks:
-            raise ValueError(f"two tasks are named {task.name!r}: give one of them another name")
+        self.check_name(task.name)
         if self._adopted is not None:
             self._adopted(task)
         self._tasks[task.name] = task
+
+    def check_name(self, name: str) -> None:
+        """`ValueError` if a task has the name."""
+        if name in self._tasks:
+            raise ValueError(f"two tasks are named {name!r}: give one of them another name")
 
     def forget(self, task: Task[..., Any]) -> None:
         """Take a task out that could not be registered after all."""
