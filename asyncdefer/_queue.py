@@ -281,13 +281,13 @@ class Queue(Calls):
         """The clock that the queue lives by."""
         return self.settings.clock
 
-    async def handle(self, id: str) -> Handle[Any] | None:  # noqa: A002 - the field's name
+    async def handle(self, id: str) -> Handle[Any] | None:
         """The handle of an id; None if nothing is known of it (any more)."""
         scheduler = self._inside()
         call = await scheduler.look_up(_number(id))
         return None if call is None else Handle(scheduler, call)
 
-    async def redrive(self, id: str) -> Handle[Any]:  # noqa: A002 - as above
+    async def redrive(self, id: str) -> Handle[Any]:
         """Run a failed job again; its attempts are counted anew, its id stays.
 
         `ValueError` for a job that has not failed or whose key has a waiting call by now.
@@ -299,7 +299,7 @@ class Queue(Calls):
         del held  # a call that is far in the future is known as long as somebody holds it
         return handle
 
-    async def discard(self, id: str) -> bool:  # noqa: A002 - as above
+    async def discard(self, id: str) -> bool:
         """Forget an ended job, or drop a waiting one (`JobDropped`); False if it is unknown.
 
         `ValueError` for a job that runs.

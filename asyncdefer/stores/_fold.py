@@ -99,7 +99,7 @@ class Fold:
         return Written(tuple(self._lost), tuple(self._replaced)), rows
 
     def _add(self, row: Row) -> None:
-        id = row.id  # noqa: A001 - the word for an id
+        id = row.id
         if self._now[id] is not None if id in self._now else id in self.found:
             self._lose(id)
             return
@@ -110,18 +110,18 @@ class Fold:
         self._now[id] = row if self._arrives(row) else None
 
     def _set(self, row: Row, was: str) -> None:
-        id = row.id  # noqa: A001 - the word for an id
+        id = row.id
         if not self._take(id, was, row):
             return
         if id in self._added and (added := self._now[id]) is not None:
             row = structs.replace(row, arguments=added.arguments)
         self._now[id] = row if self._arrives(row) else None
 
-    def _lose(self, id: int) -> None:  # noqa: A002 - the field's name
+    def _lose(self, id: int) -> None:
         self._lost[id] = None
         self._folded = True
 
-    def _take(self, id: int, was: str, row: Row | None) -> bool:  # noqa: A002 - the field's name
+    def _take(self, id: int, was: str, row: Row | None) -> bool:
         """Whether the row is there in the state `was`; if so, its key is free now."""
         if id in self._now:
             now = self._now[id]
@@ -165,7 +165,7 @@ class Fold:
     def todo(self) -> Todo:
         live: dict[str, int] = dict.fromkeys(LIVE, 0)
         todo = Todo([], [], [], [], live)
-        for id, before in self._before.items():  # noqa: A001 - the word for an id
+        for id, before in self._before.items():
             now = self._now[id]
             added = id in self._added
             if before is not None:

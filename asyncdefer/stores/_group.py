@@ -154,7 +154,7 @@ def _read_waiting(db: sqlite3.Connection, keys: Iterable[Key], fold: Fold) -> No
             found = db.execute(_WAITING_OF_MANY, list(chain.from_iterable(some))).fetchall()
         else:
             found = [db.execute(_WAITING_OF_ONE, key + key).fetchone() for key in some]
-        for id, task, key in found:  # noqa: A001 - the field's name
+        for id, task, key in found:
             if id is not None:
                 fold.waiting[task, key] = id
                 fold.found[id] = Found(SCHEDULED, (task, key))
@@ -164,7 +164,7 @@ def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) ->
     for change in changes:
         if isinstance(change, Note):
             continue
-        id = change.id if isinstance(change, Drop) else change.row.id  # noqa: A001 - the word for an id
+        id = change.id if isinstance(change, Drop) else change.row.id
         row = db.execute(_STATE, (id,)).fetchone()
         if row is not None:
             state, task, key = row

@@ -64,7 +64,7 @@ def _decode(text: bytes) -> str:
 
 
 def _rows(found: Iterable[Any]) -> Iterator[Row]:
-    for id, task, key, state, at, until, pinned, arguments, body in found:  # noqa: A001 - the field's name
+    for id, task, key, state, at, until, pinned, arguments, body in found:
         yield Row(id, task, key, state, at, until, pinned != 0, arguments, body)
 
 
@@ -136,7 +136,7 @@ def named(db: sqlite3.Connection, keys: Sequence[tuple[str, str]], ids: Sequence
 
 
 def _by_ids(db: sqlite3.Connection, ids: Iterable[int]) -> Iterator[Row]:
-    for id in set(ids):  # noqa: A001 - the field's name
+    for id in set(ids):
         if abs(id) <= LAST_ID:
             yield from _rows(db.execute(_BY_ID, (id,)))
 

@@ -133,7 +133,7 @@ class MemoryStore:
             for row, _ in self._rows.values()
             if row.until is not None and row.until <= now and row.state not in LIVE
         )
-        for id in list(islice(over, _PURGE)):  # noqa: A001 - the field's name
+        for id in list(islice(over, _PURGE)):
             self._take(id)
 
     # -- rows
@@ -177,7 +177,7 @@ class MemoryStore:
                     lost[id] = None
         return Written(tuple(lost), tuple(replaced))
 
-    def _finds(self, id: int, was: str, lease: _Lease) -> bool:  # noqa: A002 - the field's name
+    def _finds(self, id: int, was: str, lease: _Lease) -> bool:
         """Whether the row is there, in this state, and no other owner's."""
         kept = self._rows.get(id)
         return kept is not None and kept.row.state == was and not self._has_another(kept, lease)
@@ -197,7 +197,7 @@ class MemoryStore:
         insort(self._order, (row.at, row.id))
         return gone
 
-    def _take(self, id: int) -> Row:  # noqa: A002 - the field's name
+    def _take(self, id: int) -> Row:
         """A row goes, wherever it stood."""
         row = self._rows.pop(id).row
         del self._order[bisect_left(self._order, (row.at, id))]

@@ -34,7 +34,7 @@ def make_call() -> MakeCall:
         eta: int = 0,
         key: str | None = None,
         *,
-        id: int | None = None,  # noqa: A002 - the field's name
+        id: int | None = None,
         task: str = "task",
         expires: int | None = None,
         steady: bool = True,

@@ -289,7 +289,7 @@ steps = st.builds(lambda first, others: [first, *others], filled, st.lists(step,
 # -- steps of a seeded driver, which knows what is there
 
 
-def random_row(random: Random, id: int, now: int) -> Row:  # noqa: A002 - the field's name
+def random_row(random: Random, id: int, now: int) -> Row:
     return Row(
         id,
         random.choice(TASKS),

@@ -35,7 +35,7 @@ _numbers = count(1)
 
 
 def row(
-    id: int,  # noqa: A002 - the field's name
+    id: int,
     key: str | None = None,
     state: str = "scheduled",
     *,

@@ -60,7 +60,7 @@ class ForgetsTheTask(MemoryStore):
 class ForgetsWas(MemoryStore):
     """A change finds its row in any state."""
 
-    def _finds(self, id: int, was: str, lease: memory._Lease) -> bool:  # noqa: A002 - the field's name
+    def _finds(self, id: int, was: str, lease: memory._Lease) -> bool:
         return id in self._rows
 
 
@@ -88,7 +88,7 @@ class ForgetsWhoGaveWay(MemoryStore):
 class RewritesArguments(MemoryStore):
     """A set brings its own arguments."""
 
-    def _take(self, id: int) -> Row:  # noqa: A002 - the field's name
+    def _take(self, id: int) -> Row:
         return structs.replace(super()._take(id), arguments="1")
 
 

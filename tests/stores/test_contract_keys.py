@@ -12,7 +12,7 @@ OTHERS = [state for state in STATES if state != "scheduled"]
 NOTHING: tuple[set[int], set[int]] = (set(), set())
 
 
-def to(state: str, id: int, key: str | None = "k", *, was: str = "scheduled") -> Set:  # noqa: A002 - the field's name
+def to(state: str, id: int, key: str | None = "k", *, was: str = "scheduled") -> Set:
     return Set(row(id, key, state), was)
 
 

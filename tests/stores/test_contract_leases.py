@@ -33,7 +33,7 @@ async def two(shared: Store, one: Desk) -> AsyncIterator[Desk]:
         yield desk
 
 
-def changes_of(id: int) -> list[Change]:  # noqa: A002 - the field's name
+def changes_of(id: int) -> list[Change]:
     """What might be done to a waiting row."""
     return [
         Set(row(id, state="running"), "scheduled"),
