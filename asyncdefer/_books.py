@@ -158,20 +158,20 @@ class Books:
         """How far the wall clock is ahead of the steady one."""
         return self.clock.wall() - self.clock.steady()
 
-    def find(self, id_: int) -> Call | None:
+    def find(self, id: int) -> Call | None:
         """The call of an id, as far as anything is known of it."""
-        call = self.agenda.waiting.get(id_)
+        call = self.agenda.waiting.get(id)
         if call is not None:
             return call
-        if (call := self.far.get(id_)) is not None:
+        if (call := self.far.get(id)) is not None:
             return call
         for run in self.runs.values():
-            if run.call.id == id_:
+            if run.call.id == id:
                 return run.call
-        told = self.named.get(id_)
+        told = self.named.get(id)
         if told is not None and self.live(told) is not None:
             return told  # it has a key, or was replaced while somebody holds its handle
-        return self.ledger.find(id_, self.clock.steady())
+        return self.ledger.find(id, self.clock.steady())
 
     def jobs(self) -> list[tuple[int, int, Call | Running]]:
         """Every known job as (eta, id, the call or its run), in eta order."""

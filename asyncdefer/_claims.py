@@ -285,22 +285,16 @@ class Claims(Leaving):
     def _interrupted(self, call: Call, *, cancelled: bool) -> None:
         """The process died while it ran: it gives way to a newer call, or runs again, but not for ever."""
         assert self.journal is not None
+        run = Running(call, call.more.attempt, call.eta, 0, call.eta, self)
         if cancelled:
-            run = Running(call, call.more.attempt, call.eta, 0, call.eta, self)
             text = f"{call.task.name} was cancelled, and its process died before it had stopped"
             self._end(call, Outcome(Event.CANCEL, error=JobCancelled(text)), run, self._steady())
             return
-        newer = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
-        if newer is not None and newer.calls:
-            self.ledger.replaced += 1
-            call.shared().follow(newer.shared())
-            self.journal.log(Drop(call.id, RUNNING))
-            self._replaced(call, newer)
+        if self._gives_way(call):
             return
         call.more = structs.replace(call.more, crashes=call.more.crashes + 1)
         if call.more.crashes >= CRASHES:
             text = f"the process died {CRASHES} times while {call.task.name} ran"
-            run = Running(call, call.more.attempt, call.eta, 0, call.eta, self)
             failed = Outcome(Event.FAIL, error=JobFailed("Crashed", text))
             self._end(call, failed, run, self._steady())
             return

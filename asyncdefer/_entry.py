@@ -93,13 +93,10 @@ def is_there(change: Change, found: dict[int, Row]) -> bool:
             return row.id in found
         case Set(row):
             now = found.get(row.id)
-            return now is not None and (now.state, now.at, now.body) == (
-                row.state,
-                row.at,
-                row.body,
-            )
-        case Drop(id_):
-            return id_ not in found
+            written = row.state, row.at, row.body
+            return now is not None and (now.state, now.at, now.body) == written
+        case Drop(id):
+            return id not in found
         case _:
             return True
 

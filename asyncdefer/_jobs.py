@@ -184,19 +184,10 @@ class Jobs(Recording, ABC):
             self._settle_joiners()
 
     def _run_again(self, run: Running, verdict: Again, error: BaseException | None) -> None:
-        """A run that is to be followed by another; it gives way to a newer call that waits."""
+        """A run that is to be followed by another."""
         call = run.call
-        state = after(State.RUNNING, verdict.event)
-        newer = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
-        if newer is not None and newer.calls:
-            call.shared().follow(newer.shared())
-            after(state, Event.REPLACE)
-            self.ledger.replaced += 1
-            self.books.name(call)
-            self.books.name(newer)
-            self._replaced(call, newer)
-            if self.journal is not None:
-                self.journal.log(Drop(call.id, RUNNING))
+        after(State.RUNNING, verdict.event)
+        if self._gives_way(call):
             return
         more = structs.replace(
             call.more, attempt=run.attempt, failures=verdict.failures,
@@ -214,6 +205,21 @@ class Jobs(Recording, ABC):
         elif error is not None and self._heard(WARNING):
             told = job_error(error)
             self._tell(WARNING, "job_retried", again, eta=eta, attempt=run.attempt, error=told)
+
+    def _gives_way(self, call: Call) -> bool:
+        """Of a run that has ended, a newer call of its key that waits takes the place."""
+        newer = self.agenda.waiting.get(call.key) or self.books.far.get(call.key)
+        if newer is None or not newer.calls:
+            return False
+        after(State.SCHEDULED, Event.REPLACE)
+        call.shared().follow(newer.shared())
+        self.ledger.replaced += 1
+        self.books.name(call)
+        self.books.name(newer)
+        self._replaced(call, newer)
+        if self.journal is not None:
+            self.journal.log(Drop(call.id, RUNNING))
+        return True
 
     def _end(self, call: Call, verdict: Outcome, run: Running | None, now: int) -> None:
         """A job has ended: write it into the ledger, tell, and wake its waiters."""

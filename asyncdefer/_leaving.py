@@ -37,8 +37,7 @@ class Leaving(Loop):
             self.agenda.release(key)  # its start stands in line behind it, and will find nothing
             self.wake()
         elif (far := self.books.far.get(key)) is not None and far.id == call.id:
-            self.books.far.pop(key)
-            self.books.beyond -= 1
+            self._come_near(far)
         else:
             return  # it runs, has ended or was replaced: what was logged of that will tell
         self.ledger.accepted -= 1
@@ -101,12 +100,12 @@ class Leaving(Loop):
         call = run.call
         self.agenda.release(call.key)
         self.ledger.counts[State.DROPPED] += 1
-        self._leave(call, JournalError(f"the journal does not have {call.task.name} any more"))
+        self._leave(call, _gone(call))
         self.wake()
 
     def out(self, written: Written) -> None:
         """Ids that left the store without having been told to."""
-        gone = {id_ for id_ in written.replaced if id_ not in self._accounted}
+        gone = {id for id in written.replaced if id not in self._accounted}
         self._accounted.difference_update(written.replaced)
         if not gone and not written.lost:
             return
@@ -128,11 +127,14 @@ class Leaving(Loop):
                 self.ledger.replaced += 1
             else:
                 self.ledger.counts[State.DROPPED] += 1
-            text = f"the journal does not have {call.task.name} any more"
-            self._leave(call, JournalError(text))
+            self._leave(call, _gone(call))
         if replaced:  # of the others, those that were rows only
             known = {run.call.id for run in self.runs.values()}
-            for id_ in left - known:
+            for id in left - known:
                 self.ledger.replaced += 1
-                if self.books.parked.pop(id_, None) is None:
+                if self.books.parked.pop(id, None) is None:
                     self.books.beyond -= 1
+
+
+def _gone(call: Call) -> JournalError:
+    return JournalError(f"the journal does not have {call.task.name} any more")

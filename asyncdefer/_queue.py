@@ -390,7 +390,7 @@ def _refuse(locked: JournalLocked, *_: object, **__: object) -> NoReturn:
     raise locked.with_traceback(None)
 
 
-def _number(id_: str) -> int:
-    if not isinstance(id_, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
-        raise TypeError(f"an id is a str, not {type(id_).__name__}")
-    return int(id_) if id_.isascii() and id_.isdigit() else -1
+def _number(id: str) -> int:
+    if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
+        raise TypeError(f"an id is a str, not {type(id).__name__}")
+    return int(id) if id.isascii() and id.isdigit() else -1

@@ -54,7 +54,6 @@ class Recording:
         self.ledger = Ledger()
         self.runs: dict[Key, Running] = self.agenda.running
         self.books = Books(clock, self.agenda, self.ledger, self.runs)
-        self.named = self.books.named
         self.closing = False
         self._events = events_
         self._callables = callables

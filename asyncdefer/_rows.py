@@ -46,8 +46,8 @@ class Body(Struct, omit_defaults=True):
     """The body of a row. Times are in microseconds of the wall clock.
 
     `options`: those given to this call. `repeat`: the rule by which this run of a schedule was
-    placed. `crashes`: runs during which the process died. `cancelled`: the run was told to stop. The others are as in `More`, `Call` and
-    `Answer`. `result` is absent where it could not be recorded.
+    placed. `crashes`: runs during which the process died. `cancelled`: the run was told to stop.
+    The others are as in `More`, `Call` and `Answer`. `result` is absent where it could not be recorded.
     """
 
     calls: int = 1

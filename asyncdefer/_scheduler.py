@@ -275,7 +275,7 @@ class Scheduler(LookUps):
             more=More(rate=call.more.rate, options=call.more.options),
         )  # fmt: skip
         self.ledger.forget(number)
-        self.named[number] = again
+        self.books.named[number] = again
         if self.journal is not None:
             self.journal.log(Set(rows.waiting(again, self._ahead), State.FAILED.value))
         self._enter(again, now)
@@ -347,13 +347,13 @@ class Scheduler(LookUps):
 
     async def _wait_for_runs(self, timeout: float) -> None:
         if self.journal is not None:  # runs begin when it has their start
-            await _undisturbed(self._flush(timeout))
+            await _undisturbed(self._recorded_within(timeout))
         jobs = [run.task_of_loop for run in self.runs.values() if run.task_of_loop is not None]
         if jobs:
             await _undisturbed(asyncio.wait(jobs, timeout=timeout))
             await _undisturbed(asyncio.sleep(0))  # those that never began are seen in the next turn
 
-    async def _flush(self, timeout: float) -> None:
+    async def _recorded_within(self, timeout: float) -> None:
         with suppress(TimeoutError, JournalError):
             await asyncio.wait_for(self.recorded(), timeout)
 

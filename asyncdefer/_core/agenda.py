@@ -29,17 +29,15 @@ class Agenda:
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.waiting: dict[Key, Call] = {}
-        self.running: dict[
-            Key, Any
-        ] = {}  # what runs under a key; the loop has its own records here
+        self.running: dict[Key, Any] = {}
+        """What runs under a key; the loop has its own records here."""
         self.steady = Timeline()
         self.wall = Timeline()
         self.lanes = Lanes(self.waiting)
         self.ready = self.lanes.ready
         self.looks = EVERYTHING  # lines that `take` may still look at in this turn
-        self.dropped: list[
-            Call
-        ] = []  # by `take`: for those the rate had no room, and no lane either
+        self.dropped: list[Call] = []
+        """By `take`: for those the rate had no room, and no lane either."""
         self.empty = 0  # waiting calls that stand for nobody (calls == 0)
         self._lines: dict[Key, int] = {}  # time of the live line where it is not the call's eta
         self._standing = self.lanes.standing

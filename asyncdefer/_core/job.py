@@ -64,8 +64,9 @@ class Answer(Struct, eq=False):
 
     `state` is None until the job ended; then a plain string, since an answer without a member of
     an Enum is none that the garbage collector has to look at. `ending` is the state that is shown
-    while the journal does not have the end yet, and nobody is to see the value. `eta` is on the wall clock, as are
-    `started` and `finished`; `until`, how long it can be looked up, is on the steady one.
+    while the journal does not have the end yet, and nobody is to see the value. `eta` is on the
+    wall clock, as are `started` and `finished`; `until`, how long it can be looked up, is on the
+    steady one.
     `waiters` maps a future to the run that waits on it, if it is a run that waits. `follows`: the
     answer this one gave way to. `far`: the call that it is the answer of, while that is known by
     those only who share the answer.

@@ -75,20 +75,20 @@ class Ledger:
         while ended and next(iter(ended.values())).shared().final().until <= now:
             ended.popitem(last=False)
 
-    def find(self, id_: int, now: int) -> Call | None:
+    def find(self, id: int, now: int) -> Call | None:
         """The ended job of an id, as long as it is kept."""
-        call = self._ended.get(id_)
+        call = self._ended.get(id)
         if call is not None and call.shared().final().until <= now:
-            self.forget(id_)
+            self.forget(id)
             return None
         return call
 
-    def forget(self, id_: int) -> None:
-        self._ended.pop(id_, None)
+    def forget(self, id: int) -> None:
+        self._ended.pop(id, None)
 
     def kept(self, now: int) -> list[Call]:
         """All of them."""
-        return [call for id_ in tuple(self._ended) if (call := self.find(id_, now)) is not None]
+        return [call for id in tuple(self._ended) if (call := self.find(id, now)) is not None]
 
     def stats(self, waiting: int, running: int, held: int = 0) -> Stats:
         late = sorted(self._late) or [0]

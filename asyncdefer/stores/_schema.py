@@ -162,8 +162,8 @@ def _version(db: sqlite3.Connection, path: str, found: Mapping[str, str]) -> int
     return version
 
 
-def _plain(sql: str | None) -> str:
-    return re.sub(r'[\s"]+|if not exists', "", sql or "", flags=re.IGNORECASE).lower()
+def _plain(sql: str) -> str:
+    return re.sub(r'[\s"]+|if not exists', "", sql, flags=re.IGNORECASE).lower()
 
 
 def make(db: sqlite3.Connection) -> None:
@@ -173,8 +173,8 @@ def make(db: sqlite3.Connection) -> None:
     db.executemany("INSERT INTO asyncdefer_meta (name, value) VALUES (?, ?)", list(_META.items()))
 
 
-def migrate(db: sqlite3.Connection, path: str, version: int) -> str:
-    """Bring an older journal up to date; the copy of the file as it was.
+def migrate(db: sqlite3.Connection, path: str, version: int) -> None:
+    """Bring an older journal up to date, with a copy of the file as it was beside it.
 
     The copy is made by SQLite: a copy of the file alone would lack what is in the -wal.
     """
@@ -197,7 +197,6 @@ def migrate(db: sqlite3.Connection, path: str, version: int) -> str:
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-    return copy
 
 
 def _free_name(name: str) -> str:
