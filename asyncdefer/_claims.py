@@ -26,7 +26,7 @@ from asyncdefer._core.lifecycle import Event
 from asyncdefer._entry import Claim
 from asyncdefer._journal import Journal
 from asyncdefer._leaving import Leaving
-from asyncdefer._log import WARNING, LogEvent
+from asyncdefer._log import WARNING
 from asyncdefer._recording import RATE
 from asyncdefer._task import Task, TaskOf
 from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
@@ -313,13 +313,9 @@ class Claims(Leaving):
         if kind != "UnknownTask" or row.task not in self._unknown:
             self._unknown.add(row.task)
             if self._heard(WARNING):
-                told = JobError(kind, text, "")
-                self._events.emit(
-                    WARNING,
-                    LogEvent(
-                        name="job_held", at=moment(self.clock.wall()), job_id=str(row.id),
-                        task=row.task, key=row.key, eta=moment(row.at), error=told,
-                    ),
+                self.tell(
+                    WARNING, "job_held", None, job_id=str(row.id), task=row.task, key=row.key,
+                    eta=moment(row.at), error=JobError(kind, text, ""),
                 )  # fmt: skip
 
     @abstractmethod

@@ -64,13 +64,13 @@ class Jobs(Recording, ABC):
             self.ledger.replaced += old.calls > 0
             old.let_go()
         if self._heard(DEBUG):
-            self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
+            self.tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
         self.wake()
 
     def _replaced(self, old: Call, new: Call) -> None:
         """A call gave way to a newer one: tell, and end its schedule, if it was a run of one."""
         if old.calls and self._heard(DEBUG):
-            self._tell(DEBUG, "job_replaced", old, by=str(new.id))
+            self.tell(DEBUG, "job_replaced", old, by=str(new.id))
         if old.more.schedule is not None:
             self._end_schedule(old, new.shared(), replaced=True)
 
@@ -90,7 +90,7 @@ class Jobs(Recording, ABC):
         if more.window is not None and more.window > steady:
             self._keep_open(call, more.window)
         if told:
-            self._tell(
+            self.tell(
                 DEBUG, "job_started", call,
                 attempt=run.attempt, calls=call.calls, seconds=seconds(late),
             )  # fmt: skip
@@ -201,10 +201,10 @@ class Jobs(Recording, ABC):
             self.journal.log(Set(rows.waiting(again, self._ahead), RUNNING))
         eta = moment(self.books.wall_eta(again))
         if verdict.event is Event.SNOOZE:
-            self._tell(DEBUG, "job_snoozed", again, eta=eta, attempt=run.attempt)
+            self.tell(DEBUG, "job_snoozed", again, eta=eta, attempt=run.attempt)
         elif error is not None and self._heard(WARNING):
             told = job_error(error)
-            self._tell(WARNING, "job_retried", again, eta=eta, attempt=run.attempt, error=told)
+            self.tell(WARNING, "job_retried", again, eta=eta, attempt=run.attempt, error=told)
 
     def _gives_way(self, call: Call) -> bool:
         """Of a run that has ended, a newer call of its key that waits takes the place."""
@@ -285,7 +285,7 @@ class Jobs(Recording, ABC):
             error = answer.error
             told = job_error(error) if failed and error is not None else None
             cause = error if level == ERROR else None
-            self._tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
+            self.tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
         if answer.waiters:
             answer.wake()
 

@@ -90,11 +90,11 @@ class Loop(Recurring):
     def _watch(self, steady: int, wall: int) -> None:
         """Report a wall clock that was set and a loop that did not come by for a while."""
         if self._alarm is not None and steady - self._armed > _LAG:
-            self._tell(WARNING, "loop_lagged", None, seconds=seconds(steady - self._armed))
+            self.tell(WARNING, "loop_lagged", None, seconds=seconds(steady - self._armed))
         jump = wall - steady - self._watched
         # A clock that is slewed drifts by half a millisecond a second at the most.
         if abs(jump) > _JUMP + (steady - self._read) // 1000:
-            self._tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
+            self.tell(WARNING, "clock_jumped", None, seconds=seconds(jump))
         before, self._highest = self._highest, max(self._highest, wall - steady)
         if before - (wall - steady) > _JUMP:  # etas are later now, and the bounds of bursts are not
             self._highest = wall - steady
@@ -166,7 +166,7 @@ class Loop(Recurring):
             any(self._is_due(call) for call in run.awaits or ()) for run in self.runs.values()
         )
         if starved and not self._starved:
-            self._tell(WARNING, "starved", None)
+            self.tell(WARNING, "starved", None)
         self._starved = starved
 
     def _is_due(self, call: Call) -> bool:

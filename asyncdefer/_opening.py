@@ -9,10 +9,9 @@ from typing import Final
 from uuid import uuid4
 
 from asyncdefer._claims import Claims
-from asyncdefer._core.instant import moment
 from asyncdefer._core.job import JobError
 from asyncdefer._journal import LEASE, Journal
-from asyncdefer._log import ERROR, INFO, Events, LogEvent
+from asyncdefer._log import ERROR, INFO
 from asyncdefer._task import TaskOf
 from asyncdefer.errors import JournalError, JournalLocked
 from asyncdefer.stores._base import Opened, Owner, Store
@@ -24,9 +23,7 @@ POLL: Final = 0.5
 class Opening:
     """A store that is open for one queue, from its start to its close."""
 
-    def __init__(self, store: Store, scheduler: Claims, events: Events) -> None:
-        clock = scheduler.clock
-        self._events = events
+    def __init__(self, store: Store, scheduler: Claims) -> None:
         self._scheduler = scheduler
         self._store = store
         self._context: AbstractAsyncContextManager[Opened] | None = None
@@ -36,7 +33,7 @@ class Opening:
             number=uuid4().int >> 65,
             pid=os.getpid(),
             host=socket.gethostname(),
-            started=clock.wall(),
+            started=scheduler.clock.wall(),
         )
 
     async def open(self, task_of: TaskOf) -> None:
@@ -63,7 +60,7 @@ class Opening:
             await journal.close()
             await self._let_go()
             raise
-        self._tell(INFO, "journal_opened")
+        scheduler.tell(INFO, "journal_opened", None)
 
     def stand_by(self, task_of: TaskOf, opened: Callable[[], None]) -> None:
         """Wait in the background until the store is free, and then own it."""
@@ -102,12 +99,8 @@ class Opening:
                 self._failed(error)
 
     def _failed(self, error: JournalError) -> None:
-        self._tell(ERROR, "journal_failed", JobError(type(error).__name__, str(error), ""))
-
-    def _tell(self, level: int, name: str, error: JobError | None = None) -> None:
-        if self._events.heard(level):
-            at = moment(self._scheduler.clock.wall())
-            self._events.emit(level, LogEvent(name=name, at=at, error=error))
+        told = JobError(type(error).__name__, str(error), "")
+        self._scheduler.tell(ERROR, "journal_failed", None, error=told)
 
 
 async def called_off(task: asyncio.Task[None]) -> None:

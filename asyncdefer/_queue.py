@@ -124,7 +124,7 @@ class Queue(Calls):
         if former is not None:
             await self._let_go_of(former)
         if self._store is not None:
-            self._opening = Opening(self._store, scheduler, self._events)
+            self._opening = Opening(self._store, scheduler)
             try:
                 await self._opening.open(self._registry.named)
             except JournalLocked as locked:

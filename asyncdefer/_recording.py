@@ -168,7 +168,7 @@ class Recording:
             row = rows.ended(call, state, answer, until, self._ahead)
         except (TypeError, ValueError) as error:
             told = JobError(type(error).__name__, str(error), "")
-            self._tell(WARNING, "result_not_recorded", call, error=told)
+            self.tell(WARNING, "result_not_recorded", call, error=told)
             row = rows.ended(call, state, answer, until, self._ahead, bare=True)
         return Set(row, was)
 
@@ -208,7 +208,7 @@ class Recording:
 
     # -- events
 
-    def _tell(
+    def tell(
         self,
         level: int,
         name: str,
@@ -217,6 +217,7 @@ class Recording:
         cause: BaseException | None = None,
         **values: Any,
     ) -> None:
+        """Tell of an event, if anybody listens; `values`: fields of `LogEvent`."""
         if not self._events.heard(level):
             return
         if call is not None:

@@ -180,7 +180,7 @@ class Recurring(Jobs):
         if first is not None and self._heard(INFO):
             shift = self.books.ahead() if call.steady else 0
             until = moment(call.eta + shift)
-            self._tell(INFO, "job_missed", call, eta=moment(first + shift), until=until)
+            self.tell(INFO, "job_missed", call, eta=moment(first + shift), until=until)
 
     def _end_schedule(
         self, call: Call, answer: Answer, *, replaced: bool = False, told: bool = True
@@ -195,7 +195,7 @@ class Recurring(Jobs):
         if replaced and self.journal is not None:
             self._former[call.key] = schedule
         if told:
-            self._tell(INFO, "schedule_ended", call)
+            self.tell(INFO, "schedule_ended", call)
 
 
 def _same(

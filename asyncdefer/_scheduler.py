@@ -182,7 +182,7 @@ class Scheduler(LookUps):
         if self.journal is not None:
             self._log_call(call, text, old)
         if heard:
-            self._tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
+            self.tell(DEBUG, "job_accepted", call, eta=moment(self.books.wall_eta(call)))
         if order < self._armed:
             self.wake()
         return Handle(self, call)
@@ -329,7 +329,7 @@ class Scheduler(LookUps):
         await self._wait_for_runs(grace)
         closed = QueueClosed(closed_text(self.journal is not None))
         for run in tuple(self.runs.values()):
-            self._tell(ERROR, "job_abandoned", run.call, attempt=run.attempt)
+            self.tell(ERROR, "job_abandoned", run.call, attempt=run.attempt)
             outcome = Outcome(Event.DROP, error=closed)
             self._conclude(run, judged(run, outcome) if run.stop is Event.CANCEL else outcome)
         for at, (key, call) in enumerate(tuple(self.agenda.waiting.items())):
