@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from asyncdefer._core.options import CallOptions, Options, read_options
+from asyncdefer._door import running_loop
 from asyncdefer._handle import Handle
 from asyncdefer._journal import Journal
 from asyncdefer._scheduler import Scheduler
@@ -146,7 +147,7 @@ class Calls(TaskDecorator):
         loop = scheduler.loop
         if scheduler.pid != os.getpid():
             raise WrongLoop("this process was forked, and the loop of the queue does not run in it")
-        if asyncio._get_running_loop() is loop:  # noqa: SLF001 - the public one raises where we compare
+        if running_loop() is loop:
             raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
         answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()
 

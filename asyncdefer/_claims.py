@@ -115,7 +115,8 @@ class Claims(Leaving):
         if self.closing:
             return
         unwritten = self._unwritten()
-        for row in sorted(found, key=_is_run):  # a run may have to give way to a call that waits
+        # Runs come last: they may have to give way to a call that waits.
+        for row in sorted(found, key=lambda row: row.state == RUNNING):
             self._adopt(row, unwritten)
         plain = [row for row in found if row.state == SCHEDULED and not row.pinned]
         self.more = len(plain) >= claim.limit
@@ -337,7 +338,3 @@ class Claims(Leaving):
         self._fetched(claim, found)
         if task.declared.repeat and not self.closing:
             self.begin(task)
-
-
-def _is_run(row: Row) -> bool:
-    return row.state == RUNNING

@@ -39,7 +39,7 @@ class Recording:
     def __init__(
         self,
         clock: Clock,
-        events_: Events,
+        events: Events,
         *,
         concurrency: int,
         threads: int,
@@ -55,13 +55,13 @@ class Recording:
         self.runs: dict[Key, Running] = self.agenda.running
         self.books = Books(clock, self.agenda, self.ledger, self.runs)
         self.closing = False
-        self._events = events_
+        self._events = events
         self._callables = callables
         self._result_ttl = result_ttl
         self._threads = ThreadPool(threads)
         self.task_of: TaskOf = lambda _: None
         self._steady = clock.steady
-        self._heard = events_.heard
+        self._heard = events.heard
         self._own = Context()  # the queue's own work belongs to no request
         self.last = last
         self.salt = 0

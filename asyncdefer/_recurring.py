@@ -66,7 +66,8 @@ class Recurring(Jobs):
         given = more.options or Options()
         rule = cast(Repeat, given.repeat or task.declared.repeat)
         full: Key = (task.identity, key)
-        live = self._going(full)
+        known = self.schedules.get(full)
+        live = None if known is None else self.books.live(known)
         going = live.call if isinstance(live, Running) else live
         # It may be another call, behind the schedule's run or far in the future.
         waits = self.agenda.waiting.get(full) or self.books.far.get(full)
@@ -91,7 +92,7 @@ class Recurring(Jobs):
         call = Call(number, task, full, when, steady, args, kwargs, context, 1, more)
         arguments = ""
         if self.journal is not None:
-            rows.check(given)
+            rows.portable(given)
             arguments, call.args, call.kwargs = task.codec.encode(args, kwargs)
         self.schedules[full] = schedule  # before anybody is told, and begins another
         if self.journal is not None:
@@ -108,11 +109,6 @@ class Recurring(Jobs):
         if isinstance(live, Running) and live.call.repeat == rule:
             return following(live.call, now, ahead)
         return first_occurrence(rule, now if rule.steady else now + ahead)
-
-    def _going(self, key: Key) -> Call | Running | None:
-        """The run that waits or is under way in the schedule of a key."""
-        schedule = self.schedules.get(key)
-        return None if schedule is None else self.books.live(schedule)
 
     def _follow(self, call: Call, context: Context, outcome: Outcome, now: int) -> Call | None:
         """A run of a schedule has ended: place the next one, unless the schedule has ended too."""

@@ -162,12 +162,6 @@ def _body(call: Call, ahead: int, attempt: int, **more_: Any) -> str:
 # -- options as data
 
 
-def check(options: Options | None) -> None:
-    """`TypeError` for options of a call that a row cannot have."""
-    if options is not None:
-        portable(options)
-
-
 def portable(options: Options) -> dict[str, Any] | None:
     """The options of a call as a row can have them; `TypeError` for code in them."""
     found: dict[str, Any] = {}

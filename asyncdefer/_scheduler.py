@@ -115,7 +115,8 @@ class Scheduler(LookUps):
             return self.repeat(task, args, kwargs or NO_KWARGS, key, more, copy_context())
         text = ""
         if self.journal is not None:
-            rows.check(given)
+            if given is not None:
+                rows.portable(given)
             text, args, kwargs = task.codec.encode(args, kwargs)
         if delay is not None:
             if eta is not None:
