@@ -28,7 +28,7 @@ def job_error(error: BaseException) -> JobError:
     return JobError(type=type(shown).__name__, message=message_of(shown), traceback=text)
 
 
-class Held:
+class WeakCalls:
     """Calls by their keys, as long as somebody else holds them or what they share with others.
 
     A `WeakValueDictionary` costs two microseconds for each that is put in; here what died is
@@ -76,7 +76,7 @@ class Books:
         self.agenda = agenda
         self.ledger = ledger
         self.runs = runs
-        self.far = Held()
+        self.far = WeakCalls()
         """Calls beyond the horizon of the journal, as long as somebody holds them."""
         self.beyond = 0  # rows beyond it, those among them
         self.parked: dict[int, Row] = {}
