@@ -8,7 +8,7 @@ from msgspec import structs
 
 from asyncdefer import _recording as recording
 from asyncdefer import _rows as rows
-from asyncdefer._books import Held
+from asyncdefer._books import WeakCalls
 from asyncdefer._core.job import Call
 
 Patch = pytest.MonkeyPatch
@@ -29,14 +29,14 @@ def with_more(**values: Any) -> Callable[[Call], Call]:
 
 def far_waiters_are_forgotten(monkeypatch: Patch) -> None:
     """Those who share the answer of a far call do not keep it alive."""
-    put = Held.put
+    put = WeakCalls.put
 
-    def forgetful(self: Held, call: Call) -> None:
+    def forgetful(self: WeakCalls, call: Call) -> None:
         answer, call.answer = call.answer, None
         put(self, call)
         call.answer = answer
 
-    monkeypatch.setattr(Held, "put", forgetful)
+    monkeypatch.setattr(WeakCalls, "put", forgetful)
 
 
 def far_calls_are_counted_twice(monkeypatch: Patch) -> None:
