@@ -70,7 +70,7 @@ def _plain(changes: Sequence[Change]) -> _Plain | None:
             if (added := adds.get(row.id)) is None:
                 changed.append(row.id)
                 plain.updates.append((row, change.was))
-            elif added.state == change.was and added.task == row.task and _is_short(added):
+            elif added.state == change.was and _is_short(added):
                 adds[row.id] = Row(
                     row.id, row.task, None, row.state, row.at, row.until, row.pinned,
                     added.arguments, row.body,

@@ -78,3 +78,29 @@ async def test_the_next_owner_finds_nothing_of_it(
         assert desk.opened.counts.get("scheduled") == 1
         assert desk.opened.notes == {"n": "old", "o": "old"}
         assert await desk.rows() == [row(1, "one")]
+
+
+@pytest.mark.parametrize("name", ["at too late", "until too late", "body is half a character"])
+async def test_a_bad_add_that_is_changed_at_once(desk: Desk, name: str) -> None:
+    """What the change covers is looked at all the same, and nothing is written."""
+    wrong = {"at too late": {"at": 2**63}, "until too late": {"until": 1 << 80}}
+    bad = structs.replace(row(1), **wrong.get(name, {"body": "\udc80"}))
+    with pytest.raises(JournalError):
+        await desk.write(Add(row(2)), Add(bad), Set(row(1, state="running"), "scheduled"))
+    assert await desk.ids() == []
+
+
+async def test_an_id_that_comes_twice_in_a_write(desk: Desk) -> None:
+    """The second add of an id is lost, and the first stays."""
+    written = await desk.write(Add(row(1, arguments="[1]")), Add(row(1, arguments="[2]")))
+    assert (written.lost, written.replaced) == ((1,), ())
+    assert [found.arguments for found in await desk.rows()] == ["[1]"]
+
+
+async def test_an_add_whose_change_names_another_task(desk: Desk) -> None:
+    """A change says all of a row but its arguments."""
+    await desk.write(
+        Add(row(1, arguments="[1]")), Set(row(1, task="other", state="running"), "scheduled")
+    )
+    [found] = await desk.rows()
+    assert (found.task, found.state, found.arguments) == ("other", "running", "[1]")
