@@ -22,7 +22,7 @@ async def test_a_run_that_was_cancelled_does_not_come_back(
     """
     disk = Disk("sqlite", tmp_path)
     starts: list[int] = []
-    started = asyncio.Event()
+    started, over = asyncio.Event(), asyncio.Event()
 
     def program() -> Queue:
         queue = Queue(disk.store(), clock=defer_clock, drain_timeout=0)
@@ -34,7 +34,7 @@ async def test_a_run_that_was_cancelled_does_not_come_back(
             try:
                 await sleep(3_600)
             finally:
-                await asyncio.sleep(0.05)  # it puts things in order
+                await over.wait()  # it puts things in order
 
         return queue
 
@@ -44,6 +44,7 @@ async def test_a_run_that_was_cancelled_does_not_come_back(
         assert await handle.cancel()
         assert handle.state is State.RUNNING
         disk.crash()
+        over.set()
     async with program() as queue:
         await defer_clock.advance(1)
         assert starts == [1], "the job whose cancel was acknowledged has started again"

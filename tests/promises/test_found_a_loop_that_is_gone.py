@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -32,7 +31,10 @@ async def leave_it(queue: Queue) -> None:
     await queue.options(delay=60).enqueue(note, "later")
     await queue.enqueue(note, "long")
     await begun.wait()
-    await asyncio.sleep(0.1)  # until its start is recorded, and nothing is on its way
+    assert queue._scheduler is not None
+    await queue._scheduler.recorded()
+    for _ in range(3):  # the journal has the start, and the function begins
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("torn_down", [True, False])
@@ -94,8 +96,11 @@ def test_a_write_under_way(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
     """The thread that has nobody to answer to dies of it; the journal is free all the same."""
     write = File.write
 
+    begun, gone = threading.Event(), threading.Event()
+
     def slow(file: File, commands: Any) -> Any:
-        time.sleep(0.2)
+        begun.set()
+        gone.wait(20)
         return write(file, commands)
 
     queue, ran = program(tmp_path / "timers.db")
@@ -104,7 +109,7 @@ def test_a_write_under_way(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
         await queue.start()
         monkeypatch.setattr(File, "write", slow)
         queue.enqueue_nowait(queue.task_of("note"), "under way")
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 20)
 
     async def again() -> None:
         async with queue:
@@ -112,5 +117,6 @@ def test_a_write_under_way(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
             await queue.join()
 
     asyncio.run(leave())
+    gone.set()
     asyncio.run(asyncio.wait_for(again(), 20))
     assert ("new", 1) in ran
