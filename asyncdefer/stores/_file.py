@@ -189,6 +189,7 @@ class File:
                 self.close()
                 raise
             self._identity.opened()
+            self._room.opened()
         elif db.in_transaction:
             db.execute("ROLLBACK")
         _sound.check_files(db, self.path, self._identity)
@@ -314,8 +315,9 @@ class File:
                 db.execute("BEGIN IMMEDIATE")
                 self._check_owner(db)
                 written = _group.write_surely(db, changes)
+            self._room.pace(db, len(changes))
             if adds:
-                self._room.keep(db)  # if it cannot be had, the next call will be refused
+                self._room.keep_up(db)  # if it cannot be had, the next call will be refused
             return written
 
         return self._transact(work)

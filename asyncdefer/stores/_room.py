@@ -25,7 +25,11 @@ AUTOCHECKPOINT: Final = 4_000
 """Pages of -wal. A group of a thousand changes all over the table writes more than a thousand, and
 to write each of them twice would cost as much again."""
 
-_SPARING: Final = 20  # the same, where the disk is full
+_SHORT: Final = 300
+"""The same, while groups are small: a commit that makes a file longer takes twice as long as one
+that writes over what is there."""
+_SMALL: Final = 50  # changes
+_SPARING: Final = 20  # where the disk is full: the -wal must not grow into the last room
 _PROBE: Final = 64 << 10
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM: Final = (*_FULL, errno.EFBIG)
@@ -75,7 +79,8 @@ class Room:
         self._journal = journal
         self._log = f"{journal}-wal"
         self._reserve = Reserve(journal)
-        self._sparing = False
+        self._pages = AUTOCHECKPOINT
+        self._kept = 0  # bytes of the journal, at the last look
 
     @property
     def is_doubtful(self) -> bool:
@@ -95,12 +100,35 @@ class Room:
 
     def keep(self, db: sqlite3.Connection) -> bool:
         """Hold the reserve; whether it has the size it should."""
-        growth = max(0, length(db) - size(self._journal))
+        return self._keep(db, length(db))
+
+    def keep_up(self, db: sqlite3.Connection) -> None:
+        """Hold the reserve for a journal that may have grown."""
+        now = length(db)
+        if now != self._kept or self._reserve.short:
+            self._keep(db, now)
+
+    def _keep(self, db: sqlite3.Connection, length: int) -> bool:
+        growth = max(0, length - size(self._journal))
         if not growth:
             self._reserve.shrink()
         kept = self._reserve.keep(growth)
-        self._spare(db, sparing=not kept)
+        self._kept = length
+        if not kept:
+            self._pace(db, _SPARING)
+        elif self._pages == _SPARING:
+            self._pace(db, AUTOCHECKPOINT)
         return kept
+
+    def opened(self) -> None:
+        """There is a new connection, with the settings of all."""
+        self._pages = AUTOCHECKPOINT
+        self._kept = 0
+
+    def pace(self, db: sqlite3.Connection, changes: int) -> None:
+        """Have the -wal written from its beginning again when it is as long as fits such groups."""
+        if self._pages != _SPARING:
+            self._pace(db, _SHORT if changes < _SMALL else AUTOCHECKPOINT)
 
     def rewind(self, db: sqlite3.Connection) -> None:
         """Have the -wal written from its beginning again."""
@@ -110,18 +138,16 @@ class Room:
         """Let the reserve go, for what has to grow."""
         self.release()
         self.rewind(db)
-        self._spare(db, sparing=True)
+        self._pace(db, _SPARING)
 
     def release(self) -> None:
         """Let the reserve go; nothing else can be done before the journal is open."""
         self._reserve.release()
 
-    def _spare(self, db: sqlite3.Connection, *, sparing: bool) -> None:
-        """Keep the -wal from growing into the last room."""
-        if sparing != self._sparing:
-            pages = _SPARING if sparing else AUTOCHECKPOINT
+    def _pace(self, db: sqlite3.Connection, pages: int) -> None:
+        if pages != self._pages:
             db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-            self._sparing = sparing
+            self._pages = pages
 
 
 def checkpoint(db: sqlite3.Connection, mode: str) -> None:
