@@ -1,4 +1,4 @@
-"""Deferred calls over 1,000 keys by a thousand callers, each accepted when it is on the disk.
+"""Deferred calls over 1,000 keys at random, by a thousand callers, each accepted when it is on the disk.
 
 The floor is our own plain enqueue, without a key.
 """
@@ -6,6 +6,7 @@ The floor is our own plain enqueue, without a key.
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import disk
@@ -16,9 +17,12 @@ KEYS = 1_000
 
 
 async def measured(job: Job, fn: Any, queue: Any) -> Figures:
+    source = random.Random(1)
+    keys = [source.randrange(KEYS) for _ in range(job.n)]
+
     async def caller(first: int) -> None:
         for i in range(first, job.n, CALLERS):
-            await fn.enqueue(i * 7 % KEYS, i)
+            await fn.enqueue(keys[i], i)
 
     async with queue:
         with Stopwatch() as watch:

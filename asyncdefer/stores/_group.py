@@ -1,13 +1,26 @@
 """A group of commands as SQL: one statement for each kind of change, with many rows in it."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Final, TypeVar
 
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import LIVE, SCHEDULED, Add, Change, Drop, Note, Row, Set, Written
+from asyncdefer.stores._base import (
+    LIVE,
+    SCHEDULED,
+    Add,
+    Change,
+    Drop,
+    Note,
+    Row,
+    Set,
+    Written,
+    check,
+)  # fmt: skip
 from asyncdefer.stores._fold import Fold, Found, Key, Surprise, arrivals
+
+T = TypeVar("T")
 
 _Shape = tuple[bool, bool]
 _GREATEST: Final = (1 << 63) - 1
@@ -43,34 +56,55 @@ def write_surely(db: sqlite3.Connection, changes: Sequence[Change]) -> tuple[Wri
 
 
 class _Plain:
-    """A group of simple changes: no row has a key, and each id comes once, or is added and set."""
+    """A group of simple changes: each id comes once, or is added and set; keys come with adds only."""
 
     def __init__(self) -> None:
         self.adds: dict[int, Row] = {}
+        self.keyed: dict[Key, int] = {}
+        """The newest of each key."""
+        self.replaced: list[int] = []
+        """Adds of which another add of the group has taken the place."""
         self.updates: list[tuple[Row, str]] = []
         self.drops: list[tuple[int, str]] = []
         self.notes: dict[str, str | None] = {}
+
+    def add(self, row: Row) -> bool:
+        if row.id in self.adds:
+            return False
+        if row.key is not None:
+            if row.state != SCHEDULED:
+                return False
+            name = row.task, row.key
+            older = self.keyed.get(name)
+            if older is not None:
+                if older > row.id:
+                    return False
+                check(Add(self.adds.pop(older)))  # SQLite will not see it
+                self.replaced.append(older)
+            self.keyed[name] = row.id
+        self.adds[row.id] = row
+        return True
 
 
 def _plain(changes: Sequence[Change]) -> _Plain | None:
     plain = _Plain()
     adds = plain.adds
     changed: list[int] = []
-    keys: list[str | None] = []
     for change in changes:
         if isinstance(change, Add):
             row = change.row
-            if row.id in adds:
+            if row.key is None and row.id not in adds:
+                adds[row.id] = row
+            elif not plain.add(row):
                 return None
-            adds[row.id] = row
-            keys.append(row.key)
         elif isinstance(change, Set):
             row = change.row
-            keys.append(row.key)
+            if row.key is not None:
+                return None
             if (added := adds.get(row.id)) is None:
                 changed.append(row.id)
                 plain.updates.append((row, change.was))
-            elif added.state == change.was and _is_short(added):
+            elif added.state == change.was and added.key is None and _is_short(added):
                 adds[row.id] = Row(
                     row.id, row.task, None, row.state, row.at, row.until, row.pinned,
                     added.arguments, row.body,
@@ -85,9 +119,7 @@ def _plain(changes: Sequence[Change]) -> _Plain | None:
         else:
             plain.notes[change.name] = change.value
     once = set(changed)
-    if len(once) < len(changed) or not once.isdisjoint(adds):
-        return None
-    return None if any(key is not None for key in keys) else plain
+    return plain if len(once) == len(changed) and once.isdisjoint(adds) else None
 
 
 def _is_short(added: Row) -> bool:
@@ -100,9 +132,14 @@ def _write_plain(db: sqlite3.Connection, plain: _Plain) -> tuple[Written, list[R
     adds = list(plain.adds.values())
     rows = adds + [row for row, _ in plain.updates]
     after = [row.state for row in rows]
-    before = [was for _, was in plain.updates] + [was for _, was in plain.drops]
-    if plain.drops:
-        _exactly(db.executemany(_DELETE, plain.drops), len(plain.drops))
+    drops, replaced = plain.drops, list[int]()
+    if plain.keyed:  # a change or a drop of what is replaced here will find no row
+        if min(chain(plain.adds, plain.replaced)) <= _last_id(db):
+            raise Surprise  # a row that is there may be the newer one, or have the id
+        replaced = [id for id, _, _ in _waiting(db, plain.keyed)]
+        drops = drops + [(id, SCHEDULED) for id in replaced]
+    before = [was for _, was in plain.updates] + [was for _, was in drops]
+    _delete(db, drops)
     _update(db, plain.updates)
     if adds:
         _insert(db, adds)
@@ -110,7 +147,7 @@ def _write_plain(db: sqlite3.Connection, plain: _Plain) -> tuple[Written, list[R
     _count(db, {state: after.count(state) - before.count(state) for state in LIVE})
     if plain.notes:
         _note(db, plain.notes)
-    return Written(), rows
+    return Written(replaced=(*plain.replaced, *replaced)), rows
 
 
 def _write_fold(
@@ -119,8 +156,7 @@ def _write_fold(
     last_id = fold.last_id
     fold.play(changes)
     todo = fold.todo()
-    if todo.drops:
-        _exactly(db.executemany(_DELETE, todo.drops), len(todo.drops))
+    _delete(db, todo.drops)
     if fold.complete:
         # A key may change hands among rows that wait.
         db.executemany(_VACATE, [(row.id,) for row, _ in todo.returns])
@@ -147,17 +183,20 @@ def _last_id(db: sqlite3.Connection) -> int:
 
 def _read_waiting(db: sqlite3.Connection, keys: Iterable[Key], fold: Fold) -> None:
     fold.waiting = dict.fromkeys(keys)
-    left = iter(fold.waiting)
-    while some := list(islice(left, _MANY)):
-        # A statement costs as much as three look-ups.
-        if len(some) == _MANY:
-            found = db.execute(_WAITING_OF_MANY, list(chain.from_iterable(some))).fetchall()
-        else:
-            found = [db.execute(_WAITING_OF_ONE, key + key).fetchone() for key in some]
-        for id, task, key in found:
-            if id is not None:
-                fold.waiting[task, key] = id
-                fold.found[id] = Found(SCHEDULED, (task, key))
+    for id, task, key in _waiting(db, fold.waiting):
+        fold.waiting[task, key] = id
+        fold.found[id] = Found(SCHEDULED, (task, key))
+
+
+def _waiting(db: sqlite3.Connection, names: Iterable[Key]) -> Iterator[tuple[int, str, str]]:
+    """The waiting rows of these keys: ids, tasks and keys."""
+    of_task: dict[str, list[str]] = {}
+    for task, key in names:
+        of_task.setdefault(task, []).append(key)
+    for task, keys in of_task.items():
+        for statement, some in _batches(_WAITING, keys):
+            for id, key in db.execute(statement, [task, *some]):
+                yield id, task, key
 
 
 def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) -> None:
@@ -175,19 +214,7 @@ def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) ->
 #
 # To bind a None costs as much as to bind five texts, so each shape of a row has its own statement.
 
-_WAITING: Final = (
-    "SELECT id FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
-    "WHERE task = {task} AND key = {key} AND state = 'scheduled'"
-)
-_WAITING_OF_ONE: Final = f"SELECT ({_WAITING.format(task='?', key='?')}), ?, ?"
-_MANY: Final = 100
-# No join: after an ANALYZE, SQLite would build a Bloom filter for it, of all rows.
-_WAITING_OF_MANY: Final = (
-    f"WITH wanted (task, key) AS (VALUES {', '.join(['(?, ?)'] * _MANY)}) "
-    f"SELECT ({_WAITING.format(task='wanted.task', key='wanted.key')}), task, key FROM wanted"
-)
 _STATE: Final = "SELECT state, task, key FROM asyncdefer_jobs WHERE id = ?"
-_DELETE: Final = "DELETE FROM asyncdefer_jobs WHERE id = ? AND state = ?"
 _VACATE: Final = "UPDATE asyncdefer_jobs SET key = NULL WHERE id = ?"
 _REWRITE: Final = (
     "UPDATE asyncdefer_jobs SET task = ?, key = ?, state = ?, at = ?, until = ?, pinned = ?, "
@@ -228,6 +255,15 @@ def _updating(shape: _Shape, rows: int) -> str:
 _SHAPES: Final = [(keyed, timed) for keyed in (False, True) for timed in (False, True)]
 _BATCHES: Final = (500, 50, 1)
 """Rows of one statement. While SQLite is at work on one, the event loop has the interpreter."""
+_WAITING: Final = [
+    "SELECT id, key FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
+    f"WHERE state = 'scheduled' AND key IS NOT NULL AND task = ? AND key IN ({', '.join('?' * n)})"
+    for n in _BATCHES
+]
+_DELETIONS: Final = [
+    f"DELETE FROM asyncdefer_jobs WHERE state = ? AND id IN ({', '.join('?' * n)})"
+    for n in _BATCHES
+]
 _INSERTIONS: Final = {shape: [_insertion(shape, n) for n in _BATCHES] for shape in _SHAPES}
 _UPDATES: Final = {shape: [_updating(shape, n) for n in _BATCHES] for shape in _SHAPES}
 
@@ -282,14 +318,27 @@ def _update(db: sqlite3.Connection, updates: list[tuple[Row, str]]) -> None:
             raise Surprise
 
 
+def _delete(db: sqlite3.Connection, drops: list[tuple[int, str]]) -> None:
+    of_state: dict[str, list[int]] = {}
+    for id, was in drops:
+        of_state.setdefault(was, []).append(id)
+    for was, ids in of_state.items():
+        statements = ((sql, (was, *some)) for sql, some in _batches(_DELETIONS, ids))
+        if sum(db.execute(sql, values).rowcount for sql, values in statements) != len(ids):
+            raise Surprise
+
+
+def _batches(statements: list[str], values: list[T]) -> Iterator[tuple[str, list[T]]]:
+    done = 0
+    for statement, batch in zip(statements, _BATCHES, strict=True):
+        while len(values) - done >= batch:
+            yield statement, values[done : done + batch]
+            done += batch
+
+
 def _rewritten(update: tuple[Row, str]) -> tuple[object, ...]:
     row, _ = update
     return row.task, row.key, row.state, row.at, row.until, int(row.pinned), row.body, row.id
-
-
-def _exactly(cursor: sqlite3.Cursor, rows: int) -> None:
-    if cursor.rowcount != rows:
-        raise Surprise
 
 
 def _count(db: sqlite3.Connection, live: dict[str, int]) -> None:

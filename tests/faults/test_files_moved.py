@@ -129,6 +129,24 @@ async def test_while_it_runs(path: Path, defer_clock: VirtualClock, deed: Deed) 
     assert ran == ["soon", "after", "later"]
 
 
+async def test_while_it_runs_where_no_descriptor_has_a_name(
+    path: Path, defer_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a system without /proc the -wal is asked by its name."""
+
+    def nowhere(_: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "readlink", nowhere)
+    for deed in (moved("-wal"), moved("", "-wal", "-shm")):
+        async with program(path, defer_clock, []) as queue:
+            back = deed(path)
+            with pytest.raises(JournalError, match="gone"):
+                await queue.enqueue(queue.task_of("note"), "refused", delay=20)
+            back()
+            await queue.enqueue(queue.task_of("note"), "accepted", delay=20)
+
+
 @pytest.mark.parametrize("deed", GONE)
 async def test_it_is_closed_while_they_are_gone(
     path: Path, defer_clock: VirtualClock, deed: Deed

@@ -255,6 +255,17 @@ async def test_the_wal_stays_short(store: Store, path: Path) -> None:
         assert frames == moved < 100
 
 
+async def test_the_wal_of_small_groups_is_written_over(store: SQLiteStore, path: Path) -> None:
+    """A commit that makes a file longer takes twice as long; also after the connection was lost."""
+    async with opened_desk(store) as desk:
+        for turn in range(2):
+            for number in range(300):
+                await desk.write(Add(row(1 + turn * 1_000 + number)))
+            assert os.stat(f"{path}-wal").st_size < 400 * 4_120
+            assert store._desk is not None
+            await store._desk.hop(store._desk.file.close)
+
+
 async def test_arguments_are_in_no_log(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """What is executed is logged by aiosqlite; jobs carry passwords."""
     caplog.set_level(logging.DEBUG)
