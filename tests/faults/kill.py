@@ -29,12 +29,12 @@ from typing import Any, Final
 
 from asyncdefer import _claims, _journal
 from asyncdefer._jobs import Jobs
-from asyncdefer.stores import _sound, sqlite
+from asyncdefer.stores import sqlite
 from tests.faults.crash_points import POINTS, Fate
 from tests.faults.kill_planted import BUGS, MASKED
 from tests.faults.kill_program import LIMIT, Life
 from tests.faults.ledger import Judge, Ledger, judged
-from tests.faults.workplace import MEMORY, progress, ready_to_fork, say
+from tests.faults.workplace import MEMORY, checkpoint_every, progress, ready_to_fork, say
 
 LIVES: Final = 50
 WATCH: Final = 30.0  # seconds after which a life that should end hangs
@@ -46,7 +46,7 @@ def conditions(seed: int) -> None:
     random = Random(f"conditions {seed}")
     _journal._RENEWAL = 0.01  # type: ignore[misc]
     _journal._PURGE = 10_000  # type: ignore[misc]
-    _sound._PRAGMAS["wal_autocheckpoint"] = random.choice((4, 20, 1_000))
+    checkpoint_every(random.choice((4, 20, 1_000)))
     if random.random() < 0.5:
         _claims.HORIZON = 200_000  # type: ignore[misc]
         _claims.PAGE = random.choice((3, 1_000))  # type: ignore[misc]

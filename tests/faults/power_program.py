@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from asyncdefer import Handle, JobCancelled, Queue, QueueClosed, Retry, State, current
-from asyncdefer.stores import _sound, sqlite
+from asyncdefer.stores import sqlite
 from asyncdefer.stores.sqlite import SQLiteStore
+from tests.faults.workplace import checkpoint_every
 
 STEPS: Final = 100
 GROUPS: Final = (2, 4, 8, 16, 64)  # calls in one; the store writes many rows by one statement
@@ -151,7 +152,7 @@ class Program:
 
 
 async def main(folder: Path, first: int, seed: int, kind: str, end: str) -> None:
-    _sound._PRAGMAS["wal_autocheckpoint"] = PAGES
+    checkpoint_every(PAGES)
     if kind == "off":
         sqlite._SYNCHRONOUS["FULL"] = 0
     logging.getLogger("asyncdefer").setLevel(logging.CRITICAL)  # jobs fail on purpose here

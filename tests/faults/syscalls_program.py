@@ -27,7 +27,7 @@ from asyncdefer import (
     _queue,
     current,
 )
-from asyncdefer.stores import _sound
+from tests.faults.workplace import checkpoint_every
 
 CLOSE: Final = 10  # real seconds, within which a queue is closed whatever the disk does
 GRACE: Final = 0.5  # real seconds in which a run that was cancelled has to end; five in real life
@@ -141,7 +141,7 @@ class Program:
 
 async def main(folder: Path, patience: float, *early: str) -> None:
     logging.getLogger("asyncdefer").setLevel(logging.CRITICAL + 1)
-    _sound._PRAGMAS["wal_autocheckpoint"] = PAGES
+    checkpoint_every(PAGES)
     _queue.CANCEL_GRACE = GRACE
     program = Program(folder, patience, early=bool(early))
     await program.live()

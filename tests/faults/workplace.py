@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from asyncdefer.stores import _room, _sound
+
 _ROOM: Final = 1 << 30  # bytes; a container may have very little there
 
 
@@ -33,6 +35,12 @@ def workplace() -> Iterator[Path]:
         yield Path(folder).resolve()
     finally:
         shutil.rmtree(folder)
+
+
+def checkpoint_every(pages: int) -> None:
+    """Have the -wal brought home after so many pages of it, whatever is written."""
+    _sound._PRAGMAS["wal_autocheckpoint"] = pages
+    _room.AUTOCHECKPOINT = _room._SHORT = pages  # type: ignore[misc]
 
 
 def ready_to_fork() -> None:
