@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary, ref
 from asyncdefer._clock import Clock
 from asyncdefer._core.agenda import Agenda
 from asyncdefer._core.instant import moment
-from asyncdefer._core.job import Answer, Call, Job, JobError, Key, Running, Schedule
+from asyncdefer._core.job import Answer, Call, Held, Job, JobError, Key, Running, Schedule
 from asyncdefer._core.ledger import Ledger, Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._core.rules import message_of
@@ -81,6 +81,8 @@ class Books:
         self.beyond = 0  # rows beyond it, those among them
         self.parked: dict[int, Row] = {}
         """Rows that cannot be run here, without their arguments."""
+        self.on_hold: dict[int, Held] = {}
+        """Jobs that may not run yet."""
         self.named: WeakValueDictionary[int, Call] = WeakValueDictionary()
         """Calls whose id was told to somebody; one that was replaced lives while it is held."""
 
@@ -104,6 +106,8 @@ class Books:
             return waiting
         if self.far and (far := self.far.get(call.key)) is not None and _one(call, far, mine):
             return far
+        if self.on_hold and (held := self.on_hold.get(call.id)) is not None:
+            return held.call
         run = self.runs.get(call.key)
         return run if run is not None and _one(call, run.call, mine) else None
 
@@ -126,7 +130,12 @@ class Books:
         if live is None:
             answer = self.answer(call)
             return State(answer.state or answer.ending or State.DROPPED)
-        return State.RUNNING if isinstance(live, Running) else State.SCHEDULED
+        return self._state_of(live)
+
+    def _state_of(self, live: Call | Running) -> State:
+        if isinstance(live, Running):
+            return State.RUNNING
+        return State.HELD if live.id in self.on_hold else State.SCHEDULED
 
     def eta(self, call: Call) -> int:
         """Microseconds on the wall clock."""
@@ -168,6 +177,8 @@ class Books:
         for run in self.runs.values():
             if run.call.id == id:
                 return run.call
+        if (held := self.on_hold.get(id)) is not None:
+            return held.call
         told = self.named.get(id)
         if told is not None and self.live(told) is not None:
             return told  # it has a key, or was replaced while somebody holds its handle
@@ -181,6 +192,8 @@ class Books:
             if call.calls
         ]
         found += [(run.due, run.call.id, run) for run in self.runs.values()]
+        on_hold = [held.call for held in self.on_hold.values()]
+        found += [(self.wall_eta(call), call.id, call) for call in on_hold]
         found += [
             (self.answer(call).eta, call.id, call) for call in self.ledger.kept(self.clock.steady())
         ]
@@ -194,8 +207,7 @@ class Books:
             return None
         answer = self.answer(call)
         self.name(call)
-        live = State.RUNNING if isinstance(what, Running) else State.SCHEDULED
-        state = State(answer.state or answer.ending or live)
+        state = State(answer.state or answer.ending or self._state_of(what))
         started = what.started if isinstance(what, Running) else answer.started
         return Job(
             id=str(call.id),
@@ -214,7 +226,7 @@ class Books:
 
     def stats(self) -> Stats:
         waiting = len(self.agenda) + self.beyond
-        return self.ledger.stats(waiting, len(self.runs), len(self.parked))
+        return self.ledger.stats(waiting, len(self.runs), len(self.parked) + len(self.on_hold))
 
     def busy(self) -> Iterator[Running]:
         """The runs that do not wait for the clock."""

@@ -31,7 +31,9 @@ from asyncdefer._recording import RATE
 from asyncdefer._task import Task, TaskOf
 from asyncdefer.errors import JobCancelled, JobFailed, QueueClosed
 from asyncdefer.stores._base import (
+    HELD,
     LAST_ID,
+    LIVE,
     RUNNING,
     SCHEDULED,
     START,
@@ -71,7 +73,7 @@ class Claims(Leaving):
         self.journal = journal
         self.task_of = task_of
         self.books.beyond = opened.counts.get(SCHEDULED, 0)
-        self.ledger.claimed = self.books.beyond + opened.counts.get(RUNNING, 0)
+        self.ledger.claimed = sum(opened.counts.get(state, 0) for state in LIVE)
         self._upto: Place = START
         self._near_at = 0
         self._beyond: int | None = None  # no row beyond the horizon has an earlier eta
@@ -240,6 +242,9 @@ class Claims(Leaving):
         except Unreadable as error:
             self._park(row, "Unreadable", str(error))
             return None
+        if row.state == HELD:
+            self.books.parked.pop(row.id, None)
+            return self._hold_again(call)
         if row.id in self._accounted:  # it had given way to a call that was refused
             self._accounted.discard(row.id)
             self.ledger.claimed += 1
@@ -301,6 +306,10 @@ class Claims(Leaving):
             return
         self.journal.log(Set(rows.waiting(call, self._ahead), RUNNING))
         self._let_wait(call)
+
+    @abstractmethod
+    def _hold_again(self, call: Call) -> Call:
+        """A row that is held becomes a job that is."""
 
     # -- rows that we cannot run
 

@@ -25,12 +25,12 @@ from asyncdefer._core.job import (
     Running,
 )  # fmt: skip
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
-from asyncdefer._core.rules import begun, decide
+from asyncdefer._core.rules import begun, decide, is_closing
 from asyncdefer._log import DEBUG, ERROR, WARNING
 from asyncdefer._recording import FAR, Recording
 from asyncdefer._runner import judged, perform
 from asyncdefer.errors import QueueClosed
-from asyncdefer.stores._base import RUNNING, SCHEDULED, Drop, Set
+from asyncdefer.stores._base import HELD, RUNNING, SCHEDULED, Drop, Set
 
 LINES: Final = 1_000  # of work that a turn or a step of the close does at the most
 _FAILED: Final = State.FAILED  # a member of an Enum is slow to look up
@@ -223,8 +223,11 @@ class Jobs(Recording, ABC):
 
     def _end(self, call: Call, verdict: Outcome, run: Running | None, now: int) -> None:
         """A job has ended: write it into the ledger, tell, and wake its waiters."""
+        was = RUNNING
         if run is None:
-            state = after(State.SCHEDULED, verdict.event)
+            held = self.books.on_hold.pop(call.id, None) if self.books.on_hold else None
+            was = SCHEDULED if held is None else HELD
+            state = after(State.SCHEDULED if held is None else State.HELD, verdict.event)
             eta, attempt, started = self.books.wall_eta(call), call.more.attempt, None
         else:
             state = FROM_RUNNING[verdict.event]
@@ -263,9 +266,11 @@ class Jobs(Recording, ABC):
         if self.journal is None:
             self._settle(call, answer, state, plain)
         else:
-            answer.ending = SCHEDULED if run is None else RUNNING
+            answer.ending = was
             settle = partial(self._settle, call, answer, state, plain)
             self._record_end(call, answer, verdict, plain, following, settle)
+        if answer.held is not None and not is_closing(verdict):
+            self._free(answer, plain)
 
     def _settle(
         self,
@@ -288,6 +293,14 @@ class Jobs(Recording, ABC):
             self.tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
         if answer.waiters:
             answer.wake()
+        if answer.held is not None and not self.closing:  # they came while it was being recorded
+            self._free(answer, plain)
+
+    # -- what waits for others
+
+    @abstractmethod
+    def _free(self, answer: Answer, state: str) -> None:
+        """A job has ended: those that wait for nothing else may run."""
 
     # -- what recurs
 

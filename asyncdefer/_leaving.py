@@ -38,6 +38,12 @@ class Leaving(Loop):
             self.wake()
         elif (far := self.books.far.get(key)) is not None and far.id == call.id:
             self._come_near(far)
+        elif self.books.on_hold.pop(call.id, None) is not None:
+            self.ledger.accepted -= 1
+            self._bury(call, error)
+            if isinstance(error, Unknown):
+                self.fetch(ids=[call.id])
+            return
         else:
             return  # it runs, has ended or was replaced: what was logged of that will tell
         self.ledger.accepted -= 1
@@ -95,6 +101,8 @@ class Leaving(Loop):
         if answer.state is None:
             answer.id, answer.error, answer.state = call.id, error, State.DROPPED.value
             answer.wake()
+            if answer.held is not None and not self.closing:
+                self._free(answer, answer.state)
 
     def _disown(self, run: Running) -> None:
         call = run.call

@@ -76,6 +76,9 @@ def _shown(scheduler: Scheduler, row: Row) -> Job | None:
         return books.view(run.due, run)
     if waiting is not None and waiting.id == row.id:
         return books.view(books.wall_eta(waiting), waiting)
+    held = books.on_hold.get(row.id)
+    if held is not None:
+        return books.view(books.wall_eta(held.call), held.call)
     if row.until is not None and row.until <= scheduler.clock.wall():
         return None
     return job_of(scheduler, row)

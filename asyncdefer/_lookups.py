@@ -4,15 +4,15 @@ from abc import abstractmethod
 from typing import Any
 
 from asyncdefer import _rows as rows
-from asyncdefer._claims import Claims
 from asyncdefer._codec import Unreadable
 from asyncdefer._core.job import NO_CONTEXT, NO_KWARGS, Call, Key, Unread
 from asyncdefer._core.lifecycle import State
+from asyncdefer._holding import Holding
 from asyncdefer._recording import FAR
 from asyncdefer.stores._base import Row
 
 
-class LookUps(Claims):
+class LookUps(Holding):
     """Calls by their ids and keys, wherever they are."""
 
     @abstractmethod

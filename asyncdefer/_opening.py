@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 from uuid import uuid4
 
-from asyncdefer._claims import Claims
 from asyncdefer._core.job import JobError
+from asyncdefer._holding import Holding
 from asyncdefer._journal import LEASE, Journal
 from asyncdefer._log import ERROR, INFO
 from asyncdefer._task import TaskOf
 from asyncdefer.errors import JournalError, JournalLocked
-from asyncdefer.stores._base import Opened, Owner, Store
+from asyncdefer.stores._base import HELD, Opened, Owner, Store
 
 POLL: Final = 0.5
 """Real seconds between two looks whether the owner is gone."""
@@ -23,7 +23,7 @@ POLL: Final = 0.5
 class Opening:
     """A store that is open for one queue, from its start to its close."""
 
-    def __init__(self, store: Store, scheduler: Claims) -> None:
+    def __init__(self, store: Store, scheduler: Holding) -> None:
         self._scheduler = scheduler
         self._store = store
         self._context: AbstractAsyncContextManager[Opened] | None = None
@@ -55,6 +55,8 @@ class Opening:
         )
         scheduler.use(journal, opened, task_of)
         try:
+            if opened.counts.get(HELD):  # before anything ends that they wait for
+                await scheduler.recover_held()
             await journal.through(scheduler.ask())
         except BaseException:
             await journal.close()

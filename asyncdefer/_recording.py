@@ -146,7 +146,7 @@ class Recording:
     ) -> None:
         assert self.journal is not None
         if is_closing(outcome):  # it stays in the journal, and runs when the queue is there again
-            if answer.ending == SCHEDULED:
+            if answer.ending != RUNNING:
                 settle(frozenset())
                 return
             more = structs.replace(call.more, attempt=answer.attempt, seen=None)

@@ -7,7 +7,7 @@ jobs do not need to say is in the body, as JSON; a job that has nothing to say h
 from datetime import timedelta
 from typing import Any, Final
 
-from msgspec import UNSET, DecodeError, Raw, Struct, json
+from msgspec import UNSET, DecodeError, Raw, Struct, json, structs
 
 from asyncdefer._books import job_error
 from asyncdefer._codec import Codec, Unreadable
@@ -17,6 +17,7 @@ from asyncdefer._core.job import (
     NO_KWARGS,
     NOTHING_MORE,
     Answer,
+    Awaited,
     Call,
     JobError,
     More,
@@ -35,11 +36,20 @@ from asyncdefer.errors import (
     JobFailed,
     ResultUnavailable,
 )
-from asyncdefer.stores._base import RUNNING, SCHEDULED, Row
+from asyncdefer.stores._base import HELD, RUNNING, SCHEDULED, Row
 
 NO_RESULT: Final = Raw(b"")
 _ENDS: Final = {"cancelled": JobCancelled, "expired": JobExpired, "dropped": JobDropped}
-_NAMES: Final = ("retry", "defer", "repeat", "timeout", "expires", "priority", "result_ttl")
+_NAMES: Final = (
+    "retry",
+    "defer",
+    "repeat",
+    "timeout",
+    "expires",
+    "priority",
+    "result_ttl",
+    "after_failure",
+)
 
 
 class Body(Struct, omit_defaults=True):
@@ -47,7 +57,7 @@ class Body(Struct, omit_defaults=True):
 
     `options`: those given to this call. `repeat`: the rule by which this run of a schedule was
     placed. `crashes`: runs during which the process died. `cancelled`: the run was told to stop.
-    The others are as in `More`, `Call` and `Answer`. `result` is absent where it could not be recorded.
+    `after`: the jobs that it waits for. The others are as in `More`, `Call` and `Answer`. `result` is absent where it could not be recorded.
     """
 
     calls: int = 1
@@ -62,6 +72,7 @@ class Body(Struct, omit_defaults=True):
     ends: int | None = None
     caught: int | None = None
     cancelled: bool = False
+    after: tuple[Awaited, ...] = ()
     started: int | None = None
     finished: int | None = None
     error: JobError | None = None
@@ -81,6 +92,11 @@ def waiting(call: Call, ahead: int, arguments: str = "") -> Row:
         return Row(call.id, task.name, text, SCHEDULED, at, None, False, arguments)
     body = "" if more is NOTHING_MORE and call.calls == 1 else _body(call, ahead, more.attempt)
     return Row(call.id, task.name, text, SCHEDULED, at, None, stays(call), arguments, body)
+
+
+def held(call: Call, ahead: int, arguments: str = "") -> Row:
+    """The row of a call that may not run yet."""
+    return structs.replace(waiting(call, ahead, arguments), state=HELD, pinned=False)
 
 
 def under_way(run: Running, ahead: int, *, cancelled: bool = False) -> Row:
@@ -154,6 +170,7 @@ def _body(call: Call, ahead: int, attempt: int, **more_: Any) -> str:
         grid=None if more.grid is None else more.grid + shift,
         ends=None if more.ends is None else more.ends + ends,
         caught=None if more.caught is None else more.caught + shift,
+        after=more.after,
         **more_,
     )
     return _encode(body).decode()
@@ -270,6 +287,7 @@ def call_of(row: Row, task: Task[..., Any], ahead: int) -> Call:
             grid=None if body.grid is None else body.grid - shift,
             ends=body.ends,
             caught=None if body.caught is None else body.caught - shift,
+            after=body.after,
         )
     return call
 

@@ -111,6 +111,8 @@ class Scheduler(LookUps):
                 checked_key(key)
         if task.make_rate_key is not None:
             more = structs.replace(more, rate=task.make_rate_key(*args, **kwargs))
+        if given is not None and given.after:
+            more = structs.replace(more, after=self.awaited(given))
         if given is not None and given.repeat:
             return self.repeat(task, args, kwargs or NO_KWARGS, key, more, copy_context())
         text = ""
@@ -139,6 +141,11 @@ class Scheduler(LookUps):
         heard = self._heard(DEBUG)
         kwargs = kwargs or NO_KWARGS
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
+        if given is not None and given.after:
+            own: Key = number if key is None else (task.identity, key)
+            call = Call(number, task, own, when, steady, args, kwargs, context, 1, more)
+            self.hold(call, text, given.after)
+            return Handle(self, call)
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
             if order >= self.near and self._is_far(order, now):
@@ -241,6 +248,9 @@ class Scheduler(LookUps):
         live = self.books.live(call)
         if live is None or isinstance(live, Running):
             return False
+        if live.id in self.books.on_hold:
+            self._move_held(live.again(within(eta), steady=steady))
+            return True
         after(State.SCHEDULED, Event.MOVE)
         now = self._now()
         order = within(eta) if steady else eta - self.books.ahead()
@@ -339,6 +349,8 @@ class Scheduler(LookUps):
                 self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
             if at % LINES == LINES - 1:
                 await _undisturbed(asyncio.sleep(0))
+        for held in tuple(self.books.on_hold.values()):
+            self._end(held.call, Outcome(Event.DROP, error=closed), None, self._steady())
         self._abandon_far(closed)
         if self.journal is not None:
             await self.journal.close()

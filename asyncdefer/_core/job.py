@@ -30,6 +30,17 @@ class Declared(Protocol):
     def declared(self) -> Options: ...
 
 
+class Awaited(Struct, frozen=True, omit_defaults=True):
+    """A job that another one waits for: its id, its task and key, by which the call that replaced
+    it is found, and how it ended. `state` is a plain string, None until it has.
+    """
+
+    id: int
+    task: str
+    key: str | None = None
+    state: str | None = None
+
+
 class More(Struct, frozen=True):
     """What most calls do not need to say.
 
@@ -39,7 +50,8 @@ class More(Struct, frozen=True):
     `schedule`: the one that this is a run of. On the clock of its rule, `grid` is the instant in
     it that the run is for, and `seen` what that clock showed when it started; then
     `ends`, on the clock of the eta, when the run counts as missed, and `caught`, up to when its
-    schedule catches up on all. `crashes`: runs of it during which the process died.
+    schedule catches up on all. `crashes`: runs of it during which the process died. `after`: the
+    jobs that it waits for, or has waited for.
     """
 
     attempt: int = 0
@@ -54,6 +66,7 @@ class More(Struct, frozen=True):
     seen: int | None = None
     ends: int | None = None
     caught: int | None = None
+    after: tuple[Awaited, ...] = ()
 
 
 NOTHING_MORE: Final = More()
@@ -69,7 +82,8 @@ class Answer(Struct, eq=False):
     steady one.
     `waiters` maps a future to the run that waits on it, if it is a run that waits. `follows`: the
     answer this one gave way to. `far`: the call that it is the answer of, while that is known by
-    those only who share the answer.
+    those only who share the answer. `held`: ids of jobs that wait for the end, and the places that
+    it has among those they wait for.
     """
 
     state: str | None = None
@@ -86,6 +100,7 @@ class Answer(Struct, eq=False):
     follows: "Answer | None" = None
     ending: str | None = None
     far: "Call | None" = None
+    held: list[tuple[int, int]] | None = None
 
     def final(self) -> "Answer":
         """The answer that counts."""
@@ -126,6 +141,9 @@ class Answer(Struct, eq=False):
                 other.waiters = {}
             other.waiters[future] = run
         self.waiters = None
+        if self.held is not None:
+            other.held = (other.held or []) + self.held
+            self.held = None
 
 
 class Call(Struct, eq=False, weakref=True):
@@ -210,11 +228,23 @@ class Unread(Call, eq=False):
     why: str = ""
 
 
+class Held(Struct, eq=False):
+    """A job that may not run yet. `after`: the jobs that it waits for; `left`: how many of them have
+    not ended. `entry`: what the journal has yet to write of that.
+    """
+
+    call: Call
+    after: list[Awaited]
+    left: int
+    entry: Any = None
+
+
 class Run(Struct, frozen=True):
     """One run of a job, as `asyncdefer.current()` gives it to the job.
 
     `lateness` is in seconds, `calls` says how many calls were folded into this run, `shard` is
-    the index of an iteration's shard and None elsewhere.
+    the index of an iteration's shard and None elsewhere. `after`: how the jobs ended that it
+    waited for, by their ids.
     """
 
     id: str
@@ -225,6 +255,7 @@ class Run(Struct, frozen=True):
     lateness: float
     calls: int
     shard: int | None = None
+    after: dict[str, State] = {}
 
 
 class Running(Struct, eq=False):
@@ -260,6 +291,7 @@ class Running(Struct, eq=False):
             eta=moment(self.due),
             lateness=seconds(self.late),
             calls=call.calls,
+            after={str(one.id): State(one.state or State.HELD) for one in call.more.after},
         )
 
     def __repr__(self) -> str:

@@ -40,6 +40,7 @@ class State(StrEnum):
 class Event(StrEnum):
     """What happens to a job."""
 
+    RELEASE = "release"
     START = "start"
     SUCCEED = "succeed"
     FAIL = "fail"
@@ -58,6 +59,11 @@ class Event(StrEnum):
 _LIVE: Final = frozenset({State.HELD, State.SCHEDULED, State.RUNNING})
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
+    (State.HELD, Event.RELEASE): State.SCHEDULED,
+    (State.HELD, Event.MOVE): State.HELD,
+    (State.HELD, Event.REPLACE): State.REPLACED,
+    (State.HELD, Event.CANCEL): State.CANCELLED,
+    (State.HELD, Event.DROP): State.DROPPED,
     (State.SCHEDULED, Event.START): State.RUNNING,
     (State.SCHEDULED, Event.MOVE): State.SCHEDULED,
     (State.SCHEDULED, Event.REPLACE): State.REPLACED,

@@ -3,7 +3,7 @@
 Options given to a call are laid over those of its task; the task's are read at the run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
@@ -86,6 +86,8 @@ class CallOptions(SharedOptions, total=False):
 
     eta: datetime | None
     key: str | None
+    after: Sequence[Any] | None
+    after_failure: Literal["run", "cancel"] | None
 
 
 class Options(Struct, frozen=True):
@@ -103,6 +105,8 @@ class Options(Struct, frozen=True):
     result_ttl: int | None | UnsetType = UNSET
     eta: int | None | UnsetType = UNSET
     key: str | None | UnsetType = UNSET
+    after: tuple[Any, ...] | None | UnsetType = UNSET
+    after_failure: str | None | UnsetType = UNSET
 
 
 def _defer(value: DeferRule) -> Defer | None:
@@ -125,6 +129,18 @@ def _rate_limit(value: RateLimit) -> RateLimit:
     return value
 
 
+def _after(value: Sequence[Any]) -> tuple[Any, ...]:
+    if isinstance(value, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - as below
+        return tuple(value)
+    raise TypeError(f"after takes a list of handles, not {type(value).__name__}")
+
+
+def _after_failure(value: str) -> str:
+    if value not in ("run", "cancel"):
+        raise ValueError(f'after_failure is "run" or "cancel", not {value!r}')
+    return value
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "delay": duration,
     "defer": _defer,
@@ -138,6 +154,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "result_ttl": lambda value: duration(value, "result_ttl"),
     "eta": instant,
     "key": checked_key,
+    "after": _after,
+    "after_failure": _after_failure,
 }
 
 
@@ -149,6 +167,7 @@ def read_options(given: TaskOptions | CallOptions, allowed: type) -> Options:
             raise TypeError(f"there is no option {name!r} here; the options are {', '.join(known)}")
     if given.get("eta") is not None and given.get("delay") is not None:
         raise TypeError("give eta or delay, not both")
-    return Options(
-        **{name: None if value is None else _READ[name](value) for name, value in given.items()}
-    )
+    read: dict[str, Any] = {
+        name: None if value is None else _READ[name](value) for name, value in given.items()
+    }
+    return Options(**read)
