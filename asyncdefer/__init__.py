@@ -7,6 +7,7 @@ from asyncdefer._core.lifecycle import State
 from asyncdefer._core.options import Defer
 from asyncdefer._core.rate import RateLimit
 from asyncdefer._core.recurrence import Cron, Every
+from asyncdefer._core.report import ItemFailure, Progress, Report, ShardReport
 from asyncdefer._core.retry import Retry
 from asyncdefer._handle import Handle
 from asyncdefer._log import LogEvent
@@ -15,6 +16,7 @@ from asyncdefer._task import AsyncTask, SyncTask, Task, Tasks
 from asyncdefer.errors import (
     DeferError,
     GiveUp,
+    IterationFailed,
     JobCancelled,
     JobDropped,
     JobExpired,
@@ -41,6 +43,8 @@ __all__ = [
     "Every",
     "GiveUp",
     "Handle",
+    "ItemFailure",
+    "IterationFailed",
     "Job",
     "JobCancelled",
     "JobDropped",
@@ -54,13 +58,16 @@ __all__ = [
     "LogEvent",
     "MemoryStore",
     "NotStarted",
+    "Progress",
     "Queue",
     "QueueClosed",
     "RateLimit",
+    "Report",
     "ResultUnavailable",
     "Retry",
     "Run",
     "SQLiteStore",
+    "ShardReport",
     "Snooze",
     "State",
     "Stats",

@@ -14,6 +14,7 @@ from msgspec import Struct
 from asyncdefer._core.instant import duration, instant, moment
 from asyncdefer._core.job import Answer, Call, running
 from asyncdefer._core.lifecycle import State
+from asyncdefer._core.report import Progress
 
 _NOT_YET = "the job has not ended yet; it goes on"
 
@@ -145,6 +146,14 @@ class Handle(Struct, Generic[R_co], eq=False):
         when the run has ended.
         """
         return await self._recorded(self._scheduler.cancel(self._call))
+
+    def progress(self) -> Progress:
+        """How far an iteration is; `TypeError` for a job that is none."""
+        progress_of: Any = getattr(self._call.task, "progress_of", None)
+        if progress_of is None:
+            raise TypeError(f"{self.task} is no iteration: only `queue.iterate` gives a progress")
+        progress: Progress = progress_of(self._call)
+        return progress
 
     async def flush(self) -> bool:
         """Let the job run now; False if it runs already or has ended."""

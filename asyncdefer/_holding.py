@@ -213,7 +213,7 @@ class Holding(Claims):
                 ids = [one.id for one in left]
                 keys = [(one.task, one.key) for one in left if one.key is not None]
                 await self.journal.through(self.fetch(ids=ids, keys=keys))
-            gone = [one.id for one in left if self._successor(one) is None]
+            gone = [one.id for one in left if self.successor(one) is None]
             scan = self.journal.store.scan(ids=gone, limit=len(gone))
             ended = {row.id: row.state async for row in scan} if gone else {}
         except BaseException:
@@ -226,7 +226,7 @@ class Holding(Claims):
         for place, one in enumerate(held.after):
             if one.state is not None or self.books.on_hold.get(held.call.id) is not held:
                 continue
-            live = self._successor(one)
+            live = self.successor(one)
             state = ended.get(one.id, _DROPPED) if live is None else live.shared().final().state
             if live is None or state is not None:
                 self._ended_for(held, place, state or _DROPPED)
@@ -235,7 +235,7 @@ class Holding(Claims):
         if self.books.on_hold.get(held.call.id) is held:
             self._look_at(held)
 
-    def _successor(self, one: Awaited) -> Call | None:
+    def successor(self, one: Awaited) -> Call | None:
         """The job, or the one that has taken its place, as far as it is in memory."""
         found = self.books.find(one.id)
         if found is not None or one.key is None:

@@ -6,6 +6,7 @@ locks. When the due may start is for the loop above to say.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -115,6 +116,10 @@ class Jobs(Recording, ABC):
         run.task_of_loop = asyncio.Task(
             work, loop=self.loop, name=task.name, context=call.context.copy()
         )
+
+    async def in_thread(self, run: Running, function: Callable[[], Any]) -> Any:
+        """Call a plain function for a run."""
+        return await self._threads.run(function, lambda: run.asked)
 
     def _begin(self, run: Running, out: frozenset[int] | None) -> None:
         """The journal has the start of a run, or says that its job is not ours to run."""

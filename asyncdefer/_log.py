@@ -37,6 +37,8 @@ class LogEvent(Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
     by: str | None = None
     error: JobError | None = None
+    shard: int | None = None
+    items: int | None = None
 
 
 Subscriber = Callable[[LogEvent], object]

@@ -34,6 +34,11 @@ class Loop(Recurring):
             self._awake = True
             self.loop.call_soon(self._turn, context=self._own)
 
+    @property
+    def is_crowded(self) -> bool:
+        """All slots are taken, and a job that is due waits for one."""
+        return bool(self.agenda.lanes.standing) and not self.agenda.startable()
+
     def _turn(self) -> None:
         self._awake = False
         if self.closing:

@@ -12,13 +12,13 @@ from typing import Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, ove
 
 import anyio
 
-from asyncdefer._calls import Calls
 from asyncdefer._clock import Clock
 from asyncdefer._core.checks import checked_key
 from asyncdefer._core.job import Job, running
 from asyncdefer._core.ledger import Stats
 from asyncdefer._core.lifecycle import State
 from asyncdefer._handle import Handle
+from asyncdefer._iteration import Iterating
 from asyncdefer._listing import listed
 from asyncdefer._log import Events, Subscriber
 from asyncdefer._opening import Opening, called_off
@@ -35,7 +35,7 @@ CANCEL_GRACE: float = 5.0
 """Real seconds that a run may take to end after `close()` cancelled it."""
 
 
-class Queue(Calls):
+class Queue(Iterating):
     """A scheduler that lives inside an asyncio program.
 
     `journal`: where accepted calls survive the end of the process: the path of a file, or a store;
@@ -57,12 +57,12 @@ class Queue(Calls):
         on_locked: Literal["raise", "standby"] = "raise",
         clock: Clock | None = None,
     ) -> None:
+        super().__init__(Tasks())
         self._scheduler: Scheduler | None = None
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.journal = None
         self._opening: Opening | None = None
-        self._registry = Tasks()
         self._callables: dict[Any, Task[..., Any]] = {}
         self._events = Events()
         self._paused: set[Any] = set()

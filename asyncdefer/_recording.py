@@ -172,6 +172,15 @@ class Recording:
             row = rows.ended(call, state, answer, until, self._ahead, bare=True)
         return Set(row, was)
 
+    def keep_progress(self, call: Call, text: str) -> None:
+        """Keep with a job how far it is; it has not died at that place yet."""
+        call.more = structs.replace(call.more, progress=text, crashes=0)
+
+    def save(self, run: Running, done: Callable[[frozenset[int] | None], object]) -> None:
+        """Write the row of a run anew."""
+        if self.journal is not None:
+            self.journal.log(Set(rows.under_way(run, self._ahead), RUNNING), done=done)
+
     # -- rates
 
     def _spent(self, call: Call) -> tuple[Note, ...]:

@@ -4,6 +4,7 @@ A row has times of the wall clock only: a steady time means nothing to the next 
 jobs do not need to say is in the body, as JSON; a job that has nothing to say has an empty one.
 """
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from asyncdefer._core.retry import Retry
 from asyncdefer._task import Task
 from asyncdefer.errors import (
     DeferError,
+    IterationFailed,
     JobCancelled,
     JobDropped,
     JobExpired,
@@ -57,7 +59,7 @@ class Body(Struct, omit_defaults=True):
 
     `options`: those given to this call. `repeat`: the rule by which this run of a schedule was
     placed. `crashes`: runs during which the process died. `cancelled`: the run was told to stop.
-    `after`: the jobs that it waits for. The others are as in `More`, `Call` and `Answer`. `result` is absent where it could not be recorded.
+    `after`: the jobs that it waits for. `progress`: how far it is. The others are as in `More`, `Call` and `Answer`. `result` is absent where it could not be recorded.
     """
 
     calls: int = 1
@@ -73,6 +75,7 @@ class Body(Struct, omit_defaults=True):
     caught: int | None = None
     cancelled: bool = False
     after: tuple[Awaited, ...] = ()
+    progress: str = ""
     started: int | None = None
     finished: int | None = None
     error: JobError | None = None
@@ -121,6 +124,8 @@ def ended(
         pass
     elif state == "failed" and answer.error is not None:
         error = job_error(answer.error)
+        if isinstance(answer.error, IterationFailed):
+            result = Raw(codec_of(call).encode_result(answer.error.report).encode())
     elif state == "succeeded":
         text = codec_of(call).encode_result(answer.value)
         if call.more is NOTHING_MORE and call.calls == 1:  # as above
@@ -171,6 +176,7 @@ def _body(call: Call, ahead: int, attempt: int, **more_: Any) -> str:
         ends=None if more.ends is None else more.ends + ends,
         caught=None if more.caught is None else more.caught + shift,
         after=more.after,
+        progress=more.progress,
         **more_,
     )
     return _encode(body).decode()
@@ -288,6 +294,7 @@ def call_of(row: Row, task: Task[..., Any], ahead: int) -> Call:
             ends=body.ends,
             caught=None if body.caught is None else body.caught - shift,
             after=body.after,
+            progress=body.progress,
         )
     return call
 
@@ -319,6 +326,9 @@ def answer_of(row: Row, task: Task[..., Any] | Stranger) -> Answer:
     elif row.state == "failed":
         told = body.error or JobError("Exception", "it was not recorded why", "")
         error = JobFailed(told.type, told.message, told.traceback)
+        if told.type == IterationFailed.__name__ and not isinstance(task, Stranger):
+            with suppress(Unreadable):
+                error = IterationFailed(task.codec.decode_result(bytes(body.result).decode()))
     else:
         error = _ENDS[row.state](f"the job {row.id} of {row.task} was {row.state}")
     return Answer(

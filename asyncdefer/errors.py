@@ -1,6 +1,7 @@
 """What can go wrong, and the two signals that a job raises about itself."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from asyncdefer._core.instant import duration, instant
 
@@ -72,6 +73,17 @@ class GiveUp(Exception):
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class IterationFailed(DeferError):
+    """More items of an iteration failed than may, or a shard did; `report` has all of them."""
+
+    def __init__(self, report: Any) -> None:
+        bad = report.failed
+        shown = "; ".join(f"{it.key!r}: {it.error.type}: {it.error.message}" for it in bad[:3])
+        more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
+        super().__init__(f"{report.items} items succeeded, {len(bad)} failed: {shown}{more}")
+        self.report = report
 
 
 class JournalError(DeferError):

@@ -51,7 +51,7 @@ class More(Struct, frozen=True):
     it that the run is for, and `seen` what that clock showed when it started; then
     `ends`, on the clock of the eta, when the run counts as missed, and `caught`, up to when its
     schedule catches up on all. `crashes`: runs of it during which the process died. `after`: the
-    jobs that it waits for, or has waited for.
+    jobs that it waits for, or has waited for. `progress`: how far it is, in a text of its own.
     """
 
     attempt: int = 0
@@ -67,6 +67,7 @@ class More(Struct, frozen=True):
     ends: int | None = None
     caught: int | None = None
     after: tuple[Awaited, ...] = ()
+    progress: str = ""
 
 
 NOTHING_MORE: Final = More()
@@ -280,6 +281,7 @@ class Running(Struct, eq=False):
     thread: bool = False
     waits: int = 0
     awaits: list[Call] | None = None
+    shard: int | None = None
 
     def shown(self) -> Run:
         call = self.call
@@ -291,6 +293,7 @@ class Running(Struct, eq=False):
             eta=moment(self.due),
             lateness=seconds(self.late),
             calls=call.calls,
+            shard=self.shard,
             after={str(one.id): State(one.state or State.HELD) for one in call.more.after},
         )
 
