@@ -167,7 +167,11 @@ class Store(Protocol):
     async def write(
         self, owner: Owner, commands: Sequence[Command], *, within: Any = None
     ) -> Written:
-        """Apply all changes in their order, or none. `within`: a transaction of the caller's."""
+        """Apply all changes in their order, or none.
+
+        `within`: a transaction of the caller's, on a connection to the store. All of it is there
+        with its commit, and gone with its rollback; what is told is so inside that transaction.
+        """
         ...
 
     async def claim(

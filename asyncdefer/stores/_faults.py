@@ -41,6 +41,31 @@ def told(error: Exception, path: str) -> JournalError:
             return JournalError(f"the journal {path} could not be read or written: {error}")
 
 
+def told_within(error: Exception, path: str) -> JournalError:
+    """The same on a connection of the caller's, in a transaction that is open there."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_BUSY:
+            return Busy(
+                f"another connection writes to {path}, or has written to it since this transaction "
+                "began: roll back, and begin the transaction with BEGIN IMMEDIATE"
+            )
+        case sqlite3.SQLITE_READONLY:
+            return JournalError(
+                f"this connection may not write to {path} ({error}): use one that is opened for "
+                "reading and writing, with PRAGMA query_only = 0"
+            )
+        case _:
+            return told(error, path)
+
+
+def rolled_back(error: JournalError) -> JournalError:
+    """The same, where SQLite has not left the caller's transaction as it was."""
+    return type(error)(
+        f"{error}. All of the transaction on this connection has been rolled back: begin it anew"
+    )
+
+
 def held_by_another(path: str) -> Busy:
     return Busy(
         f"another connection has held {path} for {BUSY_ROUNDS * BUSY_WAIT} seconds: "

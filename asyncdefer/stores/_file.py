@@ -22,6 +22,7 @@ from asyncdefer.stores._base import (
 )  # fmt: skip
 from asyncdefer.stores._faults import BUSY_WAIT, full, held_by_another, told
 from asyncdefer.stores._room import Room, checkpoint, length
+from asyncdefer.stores._within import Home
 
 T = TypeVar("T")
 
@@ -172,6 +173,10 @@ class File:
             with suppress(sqlite3.Error):
                 db.close()
 
+    def home(self) -> Home:
+        """What a connection of the caller's has to be to. May be asked in any thread."""
+        return Home(self.path, self.owner, self._identity.file, self._schema)
+
     # -- one transaction
 
     def _ready(self) -> sqlite3.Connection:
@@ -225,18 +230,7 @@ class File:
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         """Nobody came in by another door, and nobody has changed our tables."""
-        row = db.execute("SELECT value FROM asyncdefer_meta WHERE name = 'epoch'").fetchone()
-        if row != (self.owner.number,):
-            other = _lock.read_owner(self.path)
-            name = "somebody else" if other is None else f"process {other.pid} on {other.host}"
-            raise JournalError(
-                f"the journal {self.path} belongs to {name} now (was {self.path}-lock removed?): "
-                "nothing is written any more; stop one of the two"
-            )
-        schema = self._schema_now(db)
-        if schema != self._schema:
-            _schema.check(db, self.path)
-            self._schema = schema
+        self._schema = _sound.check_owner(db, self.path, self.owner, self._schema)
 
     def _schema_now(self, db: sqlite3.Connection) -> int:
         number: int = db.execute("PRAGMA schema_version").fetchone()[0]

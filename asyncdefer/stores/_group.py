@@ -213,16 +213,20 @@ def _read_rows(db: sqlite3.Connection, changes: Sequence[Change], fold: Fold) ->
 # ---- statements ----
 #
 # To bind a None costs as much as to bind five texts, so each shape of a row has its own statement.
+# On a connection of the caller's nothing of the program's may have a part in it: no function that
+# it has put in the place of one of SQLite's, and no converter, from which a `+` hides a column.
 
-_STATE: Final = "SELECT state, task, key FROM asyncdefer_jobs WHERE id = ?"
+_STATE: Final = "SELECT +state, +task, +key FROM asyncdefer_jobs WHERE id = ?"
 _VACATE: Final = "UPDATE asyncdefer_jobs SET key = NULL WHERE id = ?"
 _REWRITE: Final = (
     "UPDATE asyncdefer_jobs SET task = ?, key = ?, state = ?, at = ?, until = ?, pinned = ?, "
     "body = ? WHERE id = ?"
 )
-_LAST_ID: Final = "SELECT value FROM asyncdefer_meta WHERE name = 'last_id'"
+_LAST_ID: Final = "SELECT +value FROM asyncdefer_meta WHERE name = 'last_id'"
 _COUNT: Final = "UPDATE asyncdefer_meta SET value = value + ? WHERE name = ?"
-_RAISE_LAST_ID: Final = "UPDATE asyncdefer_meta SET value = max(value, ?) WHERE name = 'last_id'"
+_RAISE_LAST_ID: Final = (
+    "UPDATE asyncdefer_meta SET value = ?1 WHERE name = 'last_id' AND value < ?1"
+)
 
 
 def _insertion(shape: _Shape, rows: int) -> str:
@@ -256,7 +260,7 @@ _SHAPES: Final = [(keyed, timed) for keyed in (False, True) for timed in (False,
 _BATCHES: Final = (500, 50, 1)
 """Rows of one statement. While SQLite is at work on one, the event loop has the interpreter."""
 _WAITING: Final = [
-    "SELECT id, key FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
+    "SELECT +id, +key FROM asyncdefer_jobs INDEXED BY asyncdefer_jobs_key "
     f"WHERE state = 'scheduled' AND key IS NOT NULL AND task = ? AND key IN ({', '.join('?' * n)})"
     for n in _BATCHES
 ]

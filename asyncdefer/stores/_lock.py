@@ -125,7 +125,7 @@ class Identity:
     def __init__(self, path: str) -> None:
         self._path = path
         self._wal = path + "-wal"
-        self._file = _look(path)[0]
+        self.file = _look(path)[0]
         self._log = _NOTHING
         self._lengths = 0, 0
         self._descriptor: int | None = None
@@ -156,7 +156,7 @@ class Identity:
         """
         file, length = _look(self._path)
         log, log_length = self._look_at_log()
-        if file != self._file:
+        if file != self.file:
             raise self._moved(self._path)
         if log != self._log and self._log != _NOTHING:
             raise self._moved(self._wal)

@@ -116,7 +116,7 @@ def inspect(db: sqlite3.Connection, path: str) -> int:
 def check(db: sqlite3.Connection, path: str) -> None:
     """`JournalError` if our tables are not as we made them, or bear what is not ours."""
     found: dict[str, str] = dict(
-        db.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        db.execute("SELECT +name, +sql FROM sqlite_schema WHERE sql IS NOT NULL")
     )
     for name, sql in _OURS.items():
         if name not in found:
@@ -135,7 +135,7 @@ _RESTORE: Final = (
 
 
 def _refuse_strangers(db: sqlite3.Connection, path: str) -> None:
-    for kind, name, table, sql in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"):
+    for kind, name, table, sql in db.execute(_ALL):
         if name in _OURS or sql is None or (kind == "table" and table not in TABLES):
             continue
         if kind != "table" and (table.lower() in TABLES or _MENTION.search(sql)):
@@ -143,6 +143,21 @@ def _refuse_strangers(db: sqlite3.Connection, path: str) -> None:
                 f"the {kind} {name} in {path} hangs on a table of asyncdefer, and is none of its "
                 f"own: it could change what is recorded. Remove it (DROP {kind.upper()} {name}), "
                 "or use another file for the journal"
+            )
+
+
+_ALL: Final = "SELECT +type, +name, +tbl_name, +sql FROM sqlite_schema"
+"""A `+` hides the type of a column from converters that the program has for its own."""
+
+
+def check_temporary(db: sqlite3.Connection, path: str) -> None:
+    """`JournalError` if the connection has something temporary in the place of our tables, or on them."""
+    for kind, name, table in db.execute("SELECT +type, +name, +tbl_name FROM sqlite_temp_schema"):
+        if table.lower() in TABLES:
+            raise JournalError(
+                f"the temporary {kind} {name} of this connection stands before a table of "
+                f"asyncdefer in {path}, or hangs on it: it could change what is recorded. "
+                f"Remove it (DROP {kind.upper()} temp.{name})"
             )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from asyncdefer.errors import JournalError
 from asyncdefer.stores import _lock, _schema
+from asyncdefer.stores._base import Owner
 from asyncdefer.stores._faults import BUSY_WAIT, damaged
 from asyncdefer.stores._room import AUTOCHECKPOINT, length
 
@@ -59,6 +60,26 @@ def check_length(db: sqlite3.Connection, path: str) -> None:
     there = _lock.size(path) + _lock.size(f"{path}-wal")
     if there < wanted:
         raise damaged(path, f"it has {there} bytes of {wanted}")
+
+
+def check_owner(db: sqlite3.Connection, path: str, owner: Owner, schema: int | None) -> int:
+    """Nobody came in by another door, and nobody has changed our tables.
+
+    `schema`: SQLite's count of the changes of the schema when the tables were last looked at, None
+    if never. What it is now.
+    """
+    row = db.execute("SELECT +value FROM asyncdefer_meta WHERE name = 'epoch'").fetchone()
+    if row != (owner.number,):
+        other = _lock.read_owner(path)
+        name = "somebody else" if other is None else f"process {other.pid} on {other.host}"
+        raise JournalError(
+            f"the journal {path} belongs to {name} now (was {path}-lock removed?): "
+            "nothing is written any more; stop one of the two"
+        )
+    now: int = db.execute("PRAGMA schema_version").fetchone()[0]
+    if now != schema:
+        _schema.check(db, path)
+    return now
 
 
 def quick_check(db: sqlite3.Connection, path: str) -> None:

@@ -143,7 +143,10 @@ class MemoryStore:
     ) -> Written:
         """As the contract says; there is no transaction it could be `within`."""
         if within is not None:
-            raise JournalError("a MemoryStore has no transactions to write within")
+            raise JournalError(
+                "a MemoryStore has no transactions to write within: they need a journal in SQLite, "
+                'as of Queue("timers.db")'
+            )
         lease = self._lease(owner)
         changes = [change for command in commands for change in command]
         for change in changes:

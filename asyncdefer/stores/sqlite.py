@@ -25,6 +25,7 @@ from asyncdefer.stores._base import (
     PAGE,
     START,
     Busy,
+    Change,
     Command,
     Opened,
     Owner,
@@ -34,6 +35,8 @@ from asyncdefer.stores._base import (
 )  # fmt: skip
 from asyncdefer.stores._faults import BUSY_ROUNDS
 from asyncdefer.stores._file import File
+from asyncdefer.stores._hop import Hop
+from asyncdefer.stores._within import Home, Lent, lend
 
 T = TypeVar("T")
 
@@ -83,14 +86,40 @@ class SQLiteStore:
     async def write(
         self, owner: Owner, commands: Sequence[Command], *, within: Any = None
     ) -> Written:
-        """As the contract says: one transaction."""
+        """As the contract says: one transaction.
+
+        `within`: a connection to the journal's file with a transaction open, an
+        `aiosqlite.Connection` (one hop to its thread) or a `sqlite3.Connection` (done here and
+        now). See `write_within` for the rules and the errors; another object is a `TypeError`.
+        """
         if within is not None:
-            raise JournalError("this store does not write within a transaction of the caller's")
+            lent = lend(within)
+            home, changes = self._of(owner).home(), _changes(commands)
+            if isinstance(lent, Lent):
+                return lent.write(home, changes)
+            return await lent.write(home, changes)
         desk = self._of(owner)
         written, rows = await desk.patiently(lambda: desk.file.write(commands))
         desk.greeting.has(rows)
         rows.clear()  # else the thread holds them until its next step
         return written
+
+    def write_within(
+        self, owner: Owner, commands: Sequence[Command], connection: sqlite3.Connection
+    ) -> Written:
+        """Write in the transaction that is open on a connection of the caller's.
+
+        May be called in any thread that may use the connection. The rows are there with the
+        caller's commit and gone with the rollback, and the store's own writes wait for either.
+        Without commands, it only says whether one could. `TypeError` if it is no
+        `sqlite3.Connection`; `ValueError` if it cannot be used here, is not to the journal's file,
+        or has no transaction open; else every error is a `JournalError`. Then the transaction is
+        as it was, unless the error says that SQLite has rolled back all of it.
+        """
+        lent = lend(connection)
+        if not isinstance(lent, Lent):
+            raise TypeError("a connection of aiosqlite has to be awaited: use write(within=…)")
+        return lent.write(self._of(owner).home(), _changes(commands))
 
     async def claim(
         self,
@@ -223,19 +252,26 @@ class _Desk:
             _thread_of(thread).join()  # it has been told to end
             raise
 
-    async def hop(self, step: Callable[[], T]) -> T:
-        """Have the thread do a step: all of it, whatever becomes of the caller meanwhile."""
+    def home(self) -> Home:
+        """What a connection of the caller's has to be to. May be asked in any thread."""
+        self._check_process()
+        return self.file.home()
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise JournalError(
                 f"the journal {self.file.path} was opened by process {self._pid}, of which this "
                 "one is a fork: open another journal here"
             )
+
+    async def hop(self, step: Callable[[], T]) -> T:
+        """Have the thread do a step: all of it, whatever becomes of the caller meanwhile."""
+        self._check_process()
         if self._thread is None:
             raise JournalError(f"the journal {self.file.path} is not open yet")
-        hop = _Hop(step)
+        hop = Hop(step)
         try:
-            # aiosqlite hands on what it is to execute, and our connection calls it. What it logs
-            # of that is the name of a class: arguments of jobs never get into a log.
+            # aiosqlite hands on what it is to execute, and our connection calls it.
             await self._thread.execute_fetchall(cast("str", hop))
             return cast("T", hop.held.pop())
         except ValueError as error:
@@ -284,17 +320,8 @@ class _Desk:
         held.close()
 
 
-class _Hop:
-    """A step, and then what it gave. An idle thread holds on to its last hop, which is empty then."""
-
-    __slots__ = ("held",)
-
-    def __init__(self, step: Callable[[], object]) -> None:
-        self.held: list[Any] = [step]
-
-    def __call__(self) -> None:
-        step = self.held.pop()
-        self.held.append(step())
+def _changes(commands: Sequence[Command]) -> list[Change]:
+    return [change for command in commands for change in command]
 
 
 def _thread_of(connection: aiosqlite.Connection) -> threading.Thread:
