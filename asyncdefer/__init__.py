@@ -1,5 +1,6 @@
 """asyncdefer: the scheduler that an asyncio program carries inside itself."""
 
+from asyncdefer._after_commit import AfterCommit
 from asyncdefer._clock import Clock, SystemClock, sleep
 from asyncdefer._core.job import Job, JobError, Run, current
 from asyncdefer._core.ledger import Lateness, Stats
@@ -35,6 +36,7 @@ from asyncdefer.stores.memory import MemoryStore
 from asyncdefer.stores.sqlite import SQLiteStore
 
 __all__ = [
+    "AfterCommit",
     "AsyncTask",
     "Clock",
     "Cron",

@@ -10,10 +10,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar, Unpack, cast, overload
 
+from msgspec import UNSET
+
+from asyncdefer import _rows as rows
+from asyncdefer._core.checks import checked_key
+from asyncdefer._core.instant import duration, instant, within
 from asyncdefer._core.options import CallOptions, Options, read_options
-from asyncdefer._door import running_loop
+from asyncdefer._door import check_outside, running_loop
 from asyncdefer._handle import Handle
 from asyncdefer._journal import Journal
+from asyncdefer._recurring import keyed
 from asyncdefer._scheduler import Scheduler
 from asyncdefer._task import (
     Accept,
@@ -143,24 +149,30 @@ class Calls(TaskDecorator):
     @_typed_as(enqueue_nowait)
     def enqueue_from_thread(self, fn: Any, /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """The same from another thread, which waits until the call is accepted."""
+        if self.journal is not None:
+            check_outside()
+        return self.from_thread(partial(self.enqueue_nowait, fn, *args, **kwargs), _accepted)
+
+    def from_thread(self, begin: Callable[[], R], safe: Callable[[R], Coroutine[Any, Any, R]]) -> R:
+        """Begin something in the queue's loop, and block this thread until it is safe; not for programs."""
         scheduler = self._started()
         loop = scheduler.loop
         if scheduler.pid != os.getpid():
             raise WrongLoop("this process was forked, and the loop of the queue does not run in it")
         if running_loop() is loop:
             raise RuntimeError("this is the queue's own thread: use `await queue.enqueue(…)`")
-        answer: concurrent.futures.Future[Handle[Any]] = concurrent.futures.Future()
+        answer: concurrent.futures.Future[R] = concurrent.futures.Future()
 
         def accept() -> None:
             try:
-                handle = self.enqueue_nowait(fn, *args, **kwargs)
+                begun = begin()
             except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
                 answer.set_exception(error)
                 return
             if self.journal is None:
-                answer.set_result(handle)
+                answer.set_result(begun)
             else:
-                answering = loop.create_task(handle.accepted())
+                answering = loop.create_task(safe(begun))
                 answering.add_done_callback(partial(_pass_on, answer))
 
         try:
@@ -198,27 +210,86 @@ class Calls(TaskDecorator):
         identity = function if _is_hashable(function) else id(function)
         return make_task(function, name_of(function), Options(), identity)
 
+    def task_beside(self, fn: Callable[..., Any]) -> Task[..., Any]:
+        """The same for a call with `eta`, `delay` and `key` beside the function's own arguments."""
+        task = self.task_of(fn)
+        if task.collides is not None:
+            raise TypeError(
+                f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
+                " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
+            )
+        return task
+
+    def checked(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        given: Options | None = None,
+    ) -> tuple[str | None, tuple[Any, ...], dict[str, Any]]:
+        """The key and the arguments of a call, if `accept` would take it now; not for programs.
+
+        Else the error that `accept` raises. In any thread, and nothing is changed. The tests are
+        those of `Scheduler.accept`, in its order; that one is too hot to share them.
+        """
+        owner = getattr(self.accept, "__self__", None)
+        if not isinstance(owner, Scheduler):
+            self.accept()  # of a queue that takes no calls: it says why
+            raise AssertionError(self.accept)
+        owner.check_not_closed()
+        make_key, span, when = task.make_key, task.delay, None
+        if given is not None:
+            if given.defer is not UNSET:
+                make_key = None if given.defer is None else task.key_maker(given.defer)
+            key = given.key or None
+            when = given.eta or None
+            span = span if given.delay is UNSET else given.delay or 0
+        if make_key is not None and key is None:
+            key = make_key(*args, **kwargs)
+        else:
+            if task.check is not None:
+                task.check(*args, **kwargs)
+            if key is not None:
+                checked_key(key)
+        if task.make_rate_key is not None:
+            task.make_rate_key(*args, **kwargs)
+        if given is not None and given.repeat:
+            key = keyed(key)
+        if self.journal is not None:
+            if given is not None:
+                rows.portable(given)
+            _, args, kwargs = task.codec.encode(args, kwargs)
+        if delay is not None:
+            if eta is not None:
+                raise TypeError("give eta or delay, not both")
+            span = duration(delay)
+        elif eta is not None:
+            instant(eta)
+        if eta is None and when is None:
+            within(owner.clock.steady() + span)
+        return key, args, kwargs
+
     def _hand_over(
         self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any
     ) -> Handle[Any]:
         hashable = _is_hashable(fn)
         task = self._callables.get(fn) if hashable else None
         if task is None:
-            task = self.task_of(fn)
-            if task.collides is not None:
-                raise TypeError(
-                    f"{task.name} has a parameter {task.collides!r}, a name that enqueue keeps for"
-                    " itself: use queue.options(delay=…).enqueue(fn, …) or task.enqueue(…)"
-                )
+            task = self.task_beside(fn)
         handle = self.accept(task, args, kwargs, eta, delay, key)
         if hashable:
             self._callables[fn] = task  # only now: a call that is refused leaves nothing behind
         return handle
 
 
-def _pass_on(
-    answer: concurrent.futures.Future[Handle[Any]], done: asyncio.Task[Handle[Any]]
-) -> None:
+def _accepted(handle: Handle[Any]) -> Coroutine[Any, Any, Handle[Any]]:
+    return handle.accepted()
+
+
+def _pass_on(answer: concurrent.futures.Future[R], done: asyncio.Task[R]) -> None:
     if done.cancelled():
         answer.set_exception(QueueClosed("the event loop of the queue has ended"))
     elif (error := done.exception()) is not None:

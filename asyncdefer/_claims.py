@@ -236,6 +236,10 @@ class Claims(Leaving):
             and waiting.id >= row.id
             and row.state == SCHEDULED
         ):
+            held = self.books.on_hold.get(row.id)
+            if held is not None and waiting.id > row.id:
+                self._accounted.add(row.id)
+                self._overtaken(held.call, waiting)
             return None  # it is this one, or has given way to it
         try:
             call = rows.call_of(row, task, self._ahead)
@@ -245,12 +249,17 @@ class Claims(Leaving):
         if row.state == HELD:
             self.books.parked.pop(row.id, None)
             return self._hold_again(call)
-        if row.id in self._accounted:  # it had given way to a call that was refused
+        held = self.books.on_hold.pop(row.id, None)
+        if held is not None:  # it was in a transaction, which has committed
+            call.answer, call.first = held.call.shared(), held.call
+        elif row.id in self._accounted:  # it had given way to a call that was refused
             self._accounted.discard(row.id)
             self.ledger.claimed += 1
         elif self.books.parked.pop(row.id, None) is None and row.state == SCHEDULED:
             self.books.beyond -= 1
-        far = self.books.far.pop(key)
+        far = self.books.far.get(key) if held is None else None
+        if far is not None:
+            self.books.far.pop(key)
         if far is not None and far.id == call.id:
             call.answer, call.first = far.shared(), far.first or far
         orphan = self._orphans.pop(key, None)
@@ -269,17 +278,23 @@ class Claims(Leaving):
         return call
 
     def _let_wait(self, call: Call) -> None:
+        if (far := self.books.far.get(call.key)) is not None and far.id < call.id:
+            self._give_way(far, call)
         if self._is_near(call):
             order = call.eta - self._ahead
             old = self.agenda.place(call, order <= self._steady(), order)
             if old is not None and old.calls:  # an interrupted run gives way to a newer call
-                self._accounted.add(old.id)
-                self.ledger.replaced += 1
-                old.shared().follow(call.shared())
-                self._replaced(old, call)
+                self._give_way(old, call)
             self.wake()
         else:
             self._go_far(call)
+
+    def _give_way(self, old: Call, call: Call) -> None:
+        self._come_near(old)
+        self._accounted.add(old.id)
+        self.ledger.replaced += 1
+        old.shared().follow(call.shared())
+        self._replaced(old, call)
 
     def _is_near(self, call: Call) -> bool:
         return call.eta - self._ahead < self.near or self._stays(call)

@@ -6,11 +6,16 @@ third of the time that asking for the running loop takes (on 3.11 that asks for 
 
 import asyncio
 import os
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from threading import get_ident
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
+
+
+_inside: Final[ContextVar[object]] = ContextVar("asyncdefer_transaction", default=None)
 
 
 class Guarded(Protocol):
@@ -57,3 +62,27 @@ def _close_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
+
+
+def go_in() -> Token[object]:
+    """What this task or thread does is part of a transaction on the journal's file."""
+    return _inside.set(_who())
+
+
+def go_out(token: Token[object]) -> None:
+    """It is no more."""
+    with suppress(ValueError):  # another task leaves than came in
+        _inside.reset(token)
+
+
+def check_outside() -> None:
+    """`RuntimeError` for a call that would wait for the commit that its caller is about to make."""
+    if _inside.get() == _who():
+        raise RuntimeError(
+            "inside of queue.transaction(…) a call is made by tx.enqueue(…): this one could be "
+            "recorded after the commit only, for which it would wait for ever"
+        )
+
+
+def _who() -> object:
+    return get_ident() if running_loop() is None else asyncio.current_task()

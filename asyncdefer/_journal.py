@@ -21,6 +21,7 @@ from typing import Final
 from asyncdefer._clock import Clock
 from asyncdefer._core.instant import SECOND
 from asyncdefer._core.job import Call
+from asyncdefer._door import check_outside
 from asyncdefer._entry import Claim, Entry, Line, as_journal_error, is_there, visible
 from asyncdefer.errors import JournalError
 from asyncdefer.stores._base import LAST_ID, Busy, Change, Owner, Store, Unknown, Written
@@ -58,7 +59,7 @@ class Journal:
         failed: Callable[[JournalError], object],
     ) -> None:
         self.store = store
-        self._owner = owner
+        self.owner = owner
         self._clock = clock
         self._refused = refused
         self._out = out
@@ -73,6 +74,7 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
+        self.lent = 0  # transactions of the program's own that are open
         self._closing = False
         self._closed = False
         self._held = False  # by somebody else, at the last write
@@ -128,11 +130,17 @@ class Journal:
 
     @property
     def is_full(self) -> bool:
-        return len(self._line) >= BACKLOG
+        """Who makes a call is to wait for `room` before."""
+        return bool(self.lent) or len(self._line) >= BACKLOG
 
     async def room(self) -> None:
-        """Wait until the line is shorter than it may be."""
-        while self.is_full:
+        """Wait until the line is shorter than it may be.
+
+        `RuntimeError` for who has the file in a transaction, and would wait for its end.
+        """
+        if self.lent:
+            check_outside()
+        while len(self._line) >= BACKLOG:
             waiter = self._loop.create_future()
             self._room.append(waiter)
             await waiter
@@ -231,7 +239,7 @@ class Journal:
                     for _ in range(_ROUNDS):
                         await asyncio.sleep(0)
                 ailing = bool(self._stuck or self._doubt)
-            if self._room and not self.is_full:
+            if self._room and len(self._line) < BACKLOG:
                 self._give_room()
             if not self._closing and not ailing:
                 ailing = not await self._ask_all()
@@ -256,7 +264,7 @@ class Journal:
         self._held = False
         commands = [entry.command for entry in group]
         try:
-            written = await self.store.write(self._owner, commands)
+            written = await self.store.write(self.owner, commands)
         except Exception as error:  # noqa: BLE001 - the writer must not end, whatever a store raises
             self._group = []
             self._held = isinstance(error, Busy)
@@ -351,7 +359,7 @@ class Journal:
     async def _ask(self, claim: Claim) -> bool:
         try:
             rows = await self.store.claim(
-                self._owner,
+                self.owner,
                 now=self._clock.wall(),
                 until=claim.until,
                 limit=claim.limit,
@@ -382,6 +390,6 @@ class Journal:
         now = self._clock.wall()
         self._renew_at = now + _PURGE
         try:
-            await self.store.renew(self._owner, now=now, until=now + LEASE)
+            await self.store.renew(self.owner, now=now, until=now + LEASE)
         except Exception as error:  # noqa: BLE001 - as above; it is tried again in time
             self._failed(as_journal_error(error))

@@ -11,7 +11,7 @@ from asyncdefer._core.job import Call, Key, Running
 from asyncdefer._core.lifecycle import State
 from asyncdefer._entry import Claim
 from asyncdefer._loop import Loop
-from asyncdefer.errors import JournalError, QueueClosed
+from asyncdefer.errors import JournalError
 from asyncdefer.stores._base import Unknown, Written
 
 
@@ -95,7 +95,7 @@ class Leaving(Loop):
         run = self.runs.get(key)
         return run.call if run is not None and run.call.entry is not None else None
 
-    def _bury(self, call: Call, error: JournalError | QueueClosed) -> None:
+    def _bury(self, call: Call, error: Exception) -> None:
         """Nothing of a call is left: those who wait for it get the error."""
         answer = call.shared().final()
         if answer.state is None:
@@ -110,6 +110,17 @@ class Leaving(Loop):
         self.ledger.counts[State.DROPPED] += 1
         self._leave(call, _gone(call))
         self.wake()
+
+    def _overtaken(self, call: Call, newer: Call | None) -> None:
+        """A call that came later has taken the place of one that was committed, and is not here yet."""
+        self.books.on_hold.pop(call.id, None)
+        self.ledger.replaced += 1
+        if newer is None:
+            self._bury(call, _gone(call))
+            return
+        call.shared().follow(newer.shared())
+        self.books.name(call)
+        self._replaced(call, newer)
 
     def out(self, written: Written) -> None:
         """Ids that left the store without having been told to."""
@@ -139,6 +150,9 @@ class Leaving(Loop):
         if replaced:  # of the others, those that were rows only
             known = {run.call.id for run in self.runs.values()}
             for id in left - known:
+                if (held := self.books.on_hold.get(id)) is not None:
+                    self._overtaken(held.call, self._newer(held.call.key))
+                    continue
                 self.ledger.replaced += 1
                 if self.books.parked.pop(id, None) is None:
                     self.books.beyond -= 1

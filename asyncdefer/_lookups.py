@@ -5,14 +5,14 @@ from typing import Any
 
 from asyncdefer import _rows as rows
 from asyncdefer._codec import Unreadable
+from asyncdefer._committing import Committing
 from asyncdefer._core.job import NO_CONTEXT, NO_KWARGS, Call, Key, Unread
 from asyncdefer._core.lifecycle import State
-from asyncdefer._holding import Holding
 from asyncdefer._recording import FAR
 from asyncdefer.stores._base import Row
 
 
-class LookUps(Holding):
+class LookUps(Committing):
     """Calls by their ids and keys, wherever they are."""
 
     @abstractmethod

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, ove
 
 import anyio
 
+from asyncdefer._after_commit import CommittedCalls
 from asyncdefer._clock import Clock
 from asyncdefer._core.checks import checked_key
 from asyncdefer._core.job import Job, running
@@ -25,6 +26,7 @@ from asyncdefer._opening import Opening, called_off
 from asyncdefer._scheduler import Scheduler
 from asyncdefer._settings import QueueOptions, Settings, settings_of
 from asyncdefer._task import Accept, Task, Tasks
+from asyncdefer._transaction import Transacting
 from asyncdefer.errors import JournalLocked, NotStarted, QueueClosed
 from asyncdefer.stores._base import Store
 
@@ -35,7 +37,7 @@ CANCEL_GRACE: float = 5.0
 """Real seconds that a run may take to end after `close()` cancelled it."""
 
 
-class Queue(Iterating):
+class Queue(Iterating, Transacting, CommittedCalls):
     """A scheduler that lives inside an asyncio program.
 
     `journal`: where accepted calls survive the end of the process: the path of a file, or a store;

@@ -59,10 +59,7 @@ class Recurring(Jobs):
         The same schedule again changes nothing. One by the same rule with other arguments or
         options takes over the time of the one it replaces.
         """
-        if key is None:
-            raise ValueError(
-                "a schedule needs a key, by which it is found again: options(repeat=…, key=…)"
-            )
+        key = keyed(key)
         given = more.options or Options()
         rule = cast(Repeat, given.repeat or task.declared.repeat)
         full: Key = (task.identity, key)
@@ -192,6 +189,15 @@ class Recurring(Jobs):
             self._former[call.key] = schedule
         if told:
             self.tell(INFO, "schedule_ended", call)
+
+
+def keyed(key: str | None) -> str:
+    """The key of a schedule; `ValueError` without one."""
+    if key is None:
+        raise ValueError(
+            "a schedule needs a key, by which it is found again: options(repeat=…, key=…)"
+        )
+    return key
 
 
 def _same(

@@ -6,7 +6,7 @@ leads everything to an end.
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
@@ -70,9 +70,13 @@ class Scheduler(LookUps):
             )
 
     def _check_open(self) -> None:
+        self.check_not_closed()
+        self.check_loop()
+
+    def check_not_closed(self) -> None:
+        """`QueueClosed` if it is; also from another thread."""
         if self.closing:
             raise QueueClosed("the queue is closed and takes no calls: start it again first")
-        self.check_loop()
 
     def accept(
         self,
@@ -83,6 +87,7 @@ class Scheduler(LookUps):
         delay: float | timedelta | None = None,
         key: str | None = None,
         given: Options | None = None,
+        lodge: Callable[[Call, str], object] | None = None,
     ) -> Handle[Any]:
         """Take a call in: check it, make its key, place it, wake the loop if it is early."""
         if get_ident() != self._door._thread_id:  # noqa: SLF001 - see _door.py
@@ -141,10 +146,13 @@ class Scheduler(LookUps):
         heard = self._heard(DEBUG)
         kwargs = kwargs or NO_KWARGS
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
-        if given is not None and given.after:
+        if given is not None and (given.after or lodge is not None):
             own: Key = number if key is None else (task.identity, key)
             call = Call(number, task, own, when, steady, args, kwargs, context, 1, more)
-            self.hold(call, text, given.after)
+            if lodge is not None:
+                lodge(call, text)
+            else:
+                self.hold(call, text, given.after or ())
             return Handle(self, call)
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
@@ -234,6 +242,9 @@ class Scheduler(LookUps):
         return live is not None
 
     def _end_waiting(self, call: Call, outcome: Outcome) -> None:
+        if (lodged := self.lodged.get(call.id)) is not None:
+            lodged.cancelled = True  # its row is not ours to change
+            return
         self._take_out(call)
         self._end(call, outcome, None, self._steady())
         self._settle_joiners()
@@ -247,6 +258,8 @@ class Scheduler(LookUps):
         self.check_loop()
         live = self.books.live(call)
         if live is None or isinstance(live, Running):
+            return False
+        if live.id in self.lodged:
             return False
         if live.id in self.books.on_hold:
             self._move_held(live.again(within(eta), steady=steady))

@@ -12,7 +12,7 @@ LIBRARY = ROOT / "asyncdefer"
 FILES = sorted(LIBRARY.rglob("*.py"))
 
 LINES_OF_A_FILE = 400
-LINES_OF_THE_LIBRARY = 10_000  # without web/
+LINES_OF_THE_LIBRARY = 11_000  # without web/
 
 
 def lines(file: Path) -> int:
@@ -26,7 +26,7 @@ def test_a_file_can_be_read_at_one_sitting(file: Path) -> None:
 
 
 def test_the_library_can_be_read_in_a_day() -> None:
-    """Without web/ it stays under 10,000 lines of code: to explain costs nothing."""
+    """Without web/ it stays under 11,000 lines of code: to explain costs nothing."""
     files = (file for file in FILES if "web" not in file.parts)
     assert sum(lines_of_code(file.read_text("utf-8")) for file in files) < LINES_OF_THE_LIBRARY
 

@@ -11,6 +11,7 @@ one that may use the caller's connection.
 
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -28,6 +29,7 @@ T = TypeVar("T")
 _FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The releases without the WAL-reset bug: each of its series, and the last and all after it."""
 
+_told: Final[list[bool]] = []
 # It changes nothing, but takes the lock: what is read after it is not of the past.
 _LOCK: Final = "DELETE FROM main.asyncdefer_meta WHERE 0"
 _SAVE: Final = "SAVEPOINT asyncdefer_write"
@@ -56,6 +58,19 @@ def has_wal_reset_bug(version: tuple[int, int, int] = sqlite3.sqlite_version_inf
     return version < _FIXED[-1] and not any(
         version[:2] == fixed[:2] and version >= fixed for fixed in _FIXED
     )
+
+
+def warn_of_wal_reset_bug(*, has_bug: bool) -> None:
+    """A `RuntimeWarning`, once in a process."""
+    if has_bug and not _told:
+        _told.append(True)
+        text = (
+            f"SQLite {sqlite3.sqlite_version} may corrupt a file in WAL mode when one connection "
+            "checkpoints it while another one writes, which transactions on a connection of the "
+            "program's own make possible, if hardly likely: use SQLite 3.51.3 or newer "
+            "(https://sqlite.org/wal.html#walresetbug)"
+        )
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def lend(connection: object) -> "Lent | AsyncLent":

@@ -10,7 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_type
 
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
 from asyncdefer import (
+    AfterCommit,
     Defer,
     Handle,
     Job,
@@ -135,6 +139,25 @@ async def any_callable(method: Callable[[int], str]) -> None:
     queue.enqueue_from_thread(local, eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await queue.enqueue(local, "a", eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await queue.enqueue(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def after_commits(
+    session: Session,
+    asynchronous: AsyncSession,
+    scoped: scoped_session[Session],
+    scoped_async: async_scoped_session[AsyncSession],
+) -> None:
+    """Sessions of four kinds give one kind of collector, whose calls give nothing back yet."""
+    calls = assert_type(queue.after_commit(session), AfterCommit)
+    assert_type(queue.after_commit(asynchronous), AfterCommit)
+    assert_type(queue.after_commit(scoped), AfterCommit)
+    assert_type(queue.after_commit(scoped_async), AfterCommit)
+    calls.enqueue(count, 1, "typo", delay=timedelta(hours=2), key="k")
+    calls.options(expires=60, eta=NEW_YEAR).enqueue(count, 1, "typo")
+    assert_type(await calls.accepted(), None)
+    queue.after_commit("sqlite://")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    calls.enqueue(count, 1, eta="tomorrow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    calls.options(concurrency=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def any_task(task: Task[[int], str]) -> None:
