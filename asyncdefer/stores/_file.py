@@ -72,6 +72,7 @@ class File:
         self._room = Room(path)
         self._db: sqlite3.Connection | None = None
         self._unsettled = False  # a commit failed, and may happen yet
+        self._wrote = False  # since the -wal was brought home
         self._schema: int | None = None  # SQLite's count of its changes, as it was checked
         self._found: Opened | None = None
 
@@ -310,6 +311,7 @@ class File:
                 self._check_owner(db)
                 written = _group.write_surely(db, changes)
             self._room.pace(db, len(changes))
+            self._wrote = True
             if adds:
                 self._room.keep_up(db)  # if it cannot be had, the next call will be refused
             return written
@@ -334,10 +336,15 @@ class File:
     def tidy(self) -> None:
         """Keep the -wal short, and the reserve."""
         self.read(self._check_owner)
-        if _lock.size(self._log) > _WORTH_IT:
+        if self._wrote and _lock.size(self._log) > _WORTH_IT:
+            # A checkpoint of a -wal that is home already may lose what another connection commits
+            # at that moment, in SQLite before 3.51.3: so there is something in it.
+            with suppress(JournalFull):
+                self._transact(lambda db: db.execute(_SETTLE))
             checkpoint(self._ready(), "PASSIVE")
-        if _lock.size(self._log) > _GROWN:
-            checkpoint(self._ready(), "TRUNCATE")
+            if _lock.size(self._log) > _GROWN:
+                checkpoint(self._ready(), "TRUNCATE")
+            self._wrote = False
         self.read(self._room.keep)
 
 
