@@ -266,6 +266,23 @@ async def test_the_wal_of_small_groups_is_written_over(store: SQLiteStore, path:
             await store._desk.hop(store._desk.file.close)
 
 
+async def test_a_checkpoint_is_of_something(store: SQLiteStore) -> None:
+    """One of a -wal that is home already may lose another connection's commit (before 3.51.3)."""
+    async with opened_desk(store) as desk:
+        heavy = [row(n, arguments="x" * 30_000) for n in range(1, 101)]
+        await desk.write(*map(Add, heavy))
+        assert store._desk is not None
+        file = store._desk.file
+        said: list[str] = []
+        await store._desk.hop(lambda: file._ready().set_trace_callback(said.append))
+        await desk.renew()
+        asked = [text for text in said if text.startswith(("COMMIT", "PRAGMA wal_checkpoint"))]
+        assert asked == ["COMMIT", "PRAGMA wal_checkpoint(PASSIVE)"]
+        said.clear()
+        await desk.renew()
+        assert not [text for text in said if "checkpoint" in text]
+
+
 async def test_arguments_are_in_no_log(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """What is executed is logged by aiosqlite; jobs carry passwords."""
     caplog.set_level(logging.DEBUG)
