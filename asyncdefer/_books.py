@@ -81,6 +81,8 @@ class Books:
         self.beyond = 0  # rows beyond it, those among them
         self.parked: dict[int, Row] = {}
         """Rows that cannot be run here, without their arguments."""
+        self.promised: dict[int, Answer] = {}
+        """What held jobs wait for that is among those."""
         self.on_hold: dict[int, Held] = {}
         """Jobs that may not run yet."""
         self.named: WeakValueDictionary[int, Call] = WeakValueDictionary()

@@ -116,10 +116,7 @@ class Claims(Leaving):
         self._asking = False
         if self.closing:
             return
-        unwritten = self._unwritten()
-        # Runs come last: they may have to give way to a call that waits.
-        for row in sorted(found, key=lambda row: row.state == RUNNING):
-            self._adopt(row, unwritten)
+        self._adopt_all(found)
         plain = [row for row in found if row.state == SCHEDULED and not row.pinned]
         self.more = len(plain) >= claim.limit
         if self.more:
@@ -199,9 +196,14 @@ class Claims(Leaving):
     def _fetched(self, claim: Claim, found: list[Row]) -> None:
         if self.closing:  # nobody would settle those who wait for what comes in now
             return
-        unwritten = self._unwritten()
-        claim.found = [self._adopt(row, unwritten) for row in found]
+        claim.found = self._adopt_all(found)
         self._settle_orphans([*claim.keys, *claim.ids])
+
+    def _adopt_all(self, found: list[Row]) -> list[Call | None]:
+        unwritten = self._unwritten()
+        # Runs come last: they may have to give way to a call that waits.
+        found = sorted(found, key=lambda row: row.state == RUNNING)
+        return [self._adopt(row, unwritten) for row in found]
 
     def _unwritten(self) -> Unwritten:
         assert self.journal is not None
@@ -221,7 +223,8 @@ class Claims(Leaving):
     def _adopt(self, row: Row, unwritten: Unwritten) -> Call | None:
         """Take a row in, unless it is here already, or we know better."""
         task = self.task_of(row.task)
-        if unwritten.knows_better(row):
+        rewritten = row.state == HELD and row.id in self.books.parked  # with how the others ended
+        if unwritten.knows_better(row) and not rewritten:
             return None
         if task is None:
             self._park(row, "UnknownTask", f"no task is named {row.task!r} here: register it")
@@ -248,6 +251,7 @@ class Claims(Leaving):
             return None
         if row.state == HELD:
             self.books.parked.pop(row.id, None)
+            self._keep_promise(call)
             return self._hold_again(call)
         held = self.books.on_hold.pop(row.id, None)
         if held is not None:  # it was in a transaction, which has committed
@@ -269,13 +273,24 @@ class Claims(Leaving):
         if far is not None and row.state == SCHEDULED and not self._is_near(call):
             self._go_far(call)
             return call.first  # the object that somebody holds
-        if not self._goes_on(call, row):
+        goes_on = self._goes_on(call, row)
+        self._keep_promise(call)
+        if not goes_on:
             return None
         if row.state == RUNNING:
             self._interrupted(call, cancelled=rows.body_of(row).cancelled)
         else:
             self._let_wait(call)
         return call
+
+    def _keep_promise(self, call: Call) -> None:
+        """What waited for a row that could not be run waits for the job that it is now."""
+        promised = self.books.promised.pop(call.id, None)
+        if promised is not None:
+            answer = call.shared().final()
+            promised.follow(answer)
+            if answer.state is not None:
+                self._free(answer, answer.state)
 
     def _let_wait(self, call: Call) -> None:
         if (far := self.books.far.get(call.key)) is not None and far.id < call.id:
@@ -326,6 +341,10 @@ class Claims(Leaving):
     def _hold_again(self, call: Call) -> Call:
         """A row that is held becomes a job that is."""
 
+    @abstractmethod
+    def _hold_parked(self, row: Row) -> None:
+        """A row that is held and cannot be run here: what it waits for may end here all the same."""
+
     # -- rows that we cannot run
 
     def _park(self, row: Row, kind: str, text: str) -> None:
@@ -335,6 +354,8 @@ class Claims(Leaving):
         self.books.parked[row.id] = structs.replace(row, arguments="", body="")
         if row.state == SCHEDULED:
             self.books.beyond -= 1
+        elif row.state == HELD:
+            self._hold_parked(row)
         if kind != "UnknownTask" or row.task not in self._unknown:
             self._unknown.add(row.task)
             if self._heard(WARNING):

@@ -118,6 +118,10 @@ class Handle(Struct, Generic[R_co], eq=False):
                 f"{run!r} awaits the job of its own key, which cannot end or start before this"
                 " run ends: return, and let the caller await"
             )
+        if mine and run is not None and scheduler.waits_for(self._call, run):
+            raise RuntimeError(
+                f"{run!r} awaits a job that waits for it, by `after`: return, and let the caller await"
+            )
         if limit == 0:
             raise TimeoutError(_NOT_YET)
         future: asyncio.Future[None] = scheduler.loop.create_future()

@@ -189,7 +189,7 @@ class Iterating(Calls):
         for held in scheduler.books.on_hold.values():
             call = held.call
             if call.task is self._records and call.args[0] == token:
-                shards = [scheduler.successor(one) for one in held.after]
+                shards = [scheduler.books.find(one.id) for one in held.after]
                 return self._go_on(scheduler, token, plan, self._read(plan), call, shards)
         return None
 

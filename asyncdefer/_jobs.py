@@ -217,14 +217,20 @@ class Jobs(Recording, ABC):
         if newer is None or not newer.calls:
             return False
         after(State.SCHEDULED, Event.REPLACE)
+        self._follow_newer(call, newer, RUNNING)
+        return True
+
+    def _follow_newer(self, call: Call, newer: Call, was: str) -> None:
+        """A call ends since a newer one of its key waits, whose outcome is its own."""
         call.shared().follow(newer.shared())
+        if self.books.far.get(newer.key) is newer:  # it may be that nobody else holds it
+            newer.shared().final().far = newer
         self.ledger.replaced += 1
         self.books.name(call)
         self.books.name(newer)
         self._replaced(call, newer)
         if self.journal is not None:
-            self.journal.log(Drop(call.id, RUNNING))
-        return True
+            self.journal.log(Drop(call.id, was))
 
     def _end(self, call: Call, verdict: Outcome, run: Running | None, now: int) -> None:
         """A job has ended: write it into the ledger, tell, and wake its waiters."""
@@ -271,7 +277,7 @@ class Jobs(Recording, ABC):
         if self.journal is None:
             self._settle(call, answer, state, plain)
         else:
-            answer.ending = was
+            answer.ending, answer.becomes = was, plain
             settle = partial(self._settle, call, answer, state, plain)
             self._record_end(call, answer, verdict, plain, following, settle)
         if answer.held is not None and not is_closing(verdict):
@@ -298,8 +304,6 @@ class Jobs(Recording, ABC):
             self.tell(level, _NAMES[state], call, error=told, attempt=answer.attempt, cause=cause)
         if answer.waiters:
             answer.wake()
-        if answer.held is not None and not self.closing:  # they came while it was being recorded
-            self._free(answer, plain)
 
     # -- what waits for others
 

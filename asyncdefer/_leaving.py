@@ -12,7 +12,7 @@ from asyncdefer._core.lifecycle import State
 from asyncdefer._entry import Claim
 from asyncdefer._loop import Loop
 from asyncdefer.errors import JournalError
-from asyncdefer.stores._base import Unknown, Written
+from asyncdefer.stores._base import Row, Unknown, Written
 
 
 class Leaving(Loop):
@@ -38,11 +38,8 @@ class Leaving(Loop):
             self.wake()
         elif (far := self.books.far.get(key)) is not None and far.id == call.id:
             self._come_near(far)
-        elif self.books.on_hold.pop(call.id, None) is not None:
-            self.ledger.accepted -= 1
-            self._bury(call, error)
-            if isinstance(error, Unknown):
-                self.fetch(ids=[call.id])
+        elif call.id in self.books.on_hold:
+            self._refuse_held(call, error)
             return
         else:
             return  # it runs, has ended or was replaced: what was logged of that will tell
@@ -50,6 +47,20 @@ class Leaving(Loop):
         if call.more.schedule is not None:
             self._end_schedule(call, call.shared())
         self._leave(call, error)
+
+    def _refuse_held(self, call: Call, error: JournalError) -> None:
+        """It was never there; or nobody knows, and it waits on until the journal says that it has not."""
+        assert self.journal is not None
+
+        def looked(_: Claim, found: list[Row]) -> None:
+            if not found and not self.closing and self.books.on_hold.pop(call.id, None) is not None:
+                self.ledger.accepted -= 1
+                self._bury(call, error)
+
+        if isinstance(error, Unknown):
+            self.journal.claim(Claim(arrived=looked, ids=[call.id]))
+        else:
+            looked(Claim(arrived=looked), [])
 
     def _leave(self, call: Call, error: JournalError) -> None:
         if isinstance(call.key, int) and not isinstance(error, Unknown):
@@ -154,8 +165,22 @@ class Leaving(Loop):
                     self._overtaken(held.call, self._newer(held.call.key))
                     continue
                 self.ledger.replaced += 1
-                if self.books.parked.pop(id, None) is None:
+                if (row := self.books.parked.pop(id, None)) is None:
                     self.books.beyond -= 1
+                else:
+                    self._leave_parked(row)
+
+    def _leave_parked(self, row: Row) -> None:
+        """A row that could not be run here is gone: what waits for it follows a newer call."""
+        answer, task = self.books.promised.pop(row.id, None), self.task_of(row.task)
+        if answer is not None:
+            newer = (
+                None if task is None or row.key is None else self._newer((task.identity, row.key))
+            )
+            if newer is None:
+                self._free(answer, State.DROPPED.value)
+            else:
+                answer.follow(newer.shared())
 
 
 def _gone(call: Call) -> JournalError:

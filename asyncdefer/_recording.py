@@ -15,7 +15,7 @@ from asyncdefer import _rows as rows
 from asyncdefer._books import Books
 from asyncdefer._clock import Alarm, Clock
 from asyncdefer._core.agenda import Agenda
-from asyncdefer._core.instant import moment
+from asyncdefer._core.instant import SECOND, moment
 from asyncdefer._core.job import Answer, Call, JobError, Key, Outcome, Running, Schedule
 from asyncdefer._core.lane import RateLane
 from asyncdefer._core.ledger import Ledger
@@ -28,6 +28,7 @@ from asyncdefer.stores._base import LAST_ID, RUNNING, SCHEDULED, Add, Change, Dr
 
 FAR: Final = 1 << 62  # later than any time
 RATE: Final = "rate:"
+_TOLD: Final = 60 * SECOND  # until the rows of those that wait for a job tell how it has ended
 
 
 class Recording:
@@ -162,6 +163,8 @@ class Recording:
     def _ended(self, call: Call, answer: Answer, state: str) -> Change:
         was = str(answer.ending)
         until = None if answer.until >= FAR else answer.until + self._ahead
+        if until is not None and answer.held is not None:
+            until = max(until, answer.finished + _TOLD)
         if until is not None and until <= answer.finished:
             return Drop(call.id, was)
         try:

@@ -4,6 +4,7 @@ A row has times of the wall clock only: a steady time means nothing to the next 
 jobs do not need to say is in the body, as JSON; a job that has nothing to say has an empty one.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -100,6 +101,12 @@ def waiting(call: Call, ahead: int, arguments: str = "") -> Row:
 def held(call: Call, ahead: int, arguments: str = "") -> Row:
     """The row of a call that may not run yet."""
     return structs.replace(waiting(call, ahead, arguments), state=HELD, pinned=False)
+
+
+def noted(row: Row, after: Iterable[Awaited]) -> Row:
+    """A row that cannot be run here, and tells how the jobs ended that it waits for."""
+    body = structs.replace(body_of(row), after=tuple(after))
+    return structs.replace(row, body=_encode(body).decode())
 
 
 def under_way(run: Running, ahead: int, *, cancelled: bool = False) -> Row:

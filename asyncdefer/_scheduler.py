@@ -117,7 +117,7 @@ class Scheduler(LookUps):
         if task.make_rate_key is not None:
             more = structs.replace(more, rate=task.make_rate_key(*args, **kwargs))
         if given is not None and given.after:
-            more = structs.replace(more, after=self.awaited(given))
+            more = self.awaited(given, more, rule)
         if given is not None and given.repeat:
             return self.repeat(task, args, kwargs or NO_KWARGS, key, more, copy_context())
         text = ""
@@ -296,7 +296,7 @@ class Scheduler(LookUps):
         now = self._now()
         again = structs.replace(
             call, eta=now, steady=True, context=copy_context(), answer=None, first=None,
-            more=More(rate=call.more.rate, options=call.more.options),
+            more=More(rate=call.more.rate, options=call.more.options, after=call.more.after),
         )  # fmt: skip
         self.ledger.forget(number)
         self.books.named[number] = again
@@ -312,6 +312,7 @@ class Scheduler(LookUps):
         if row is not None and self.journal is not None:
             self.ledger.counts[State.DROPPED] += 1
             self.journal.log(Drop(number, row.state))
+            self._discard_parked(number)
             return True
         call = self.books.find(number)
         if call is None:

@@ -78,7 +78,8 @@ class Answer(Struct, eq=False):
 
     `state` is None until the job ended; then a plain string, since an answer without a member of
     an Enum is none that the garbage collector has to look at. `ending` is the state that is shown
-    while the journal does not have the end yet, and nobody is to see the value. `eta` is on the
+    while the journal does not have the end yet, and nobody is to see the value; `becomes`, the one
+    that the job will have then. `eta` is on the
     wall clock, as are `started` and `finished`; `until`, how long it can be looked up, is on the
     steady one.
     `waiters` maps a future to the run that waits on it, if it is a run that waits. `follows`: the
@@ -102,6 +103,7 @@ class Answer(Struct, eq=False):
     ending: str | None = None
     far: "Call | None" = None
     held: list[tuple[int, int]] | None = None
+    becomes: str | None = None
 
     def final(self) -> "Answer":
         """The answer that counts."""
@@ -231,13 +233,17 @@ class Unread(Call, eq=False):
 
 class Held(Struct, eq=False):
     """A job that may not run yet. `after`: the jobs that it waits for; `left`: how many of them have
-    not ended. `entry`: what the journal has yet to write of that.
+    not ended, and `awaits`: their calls, which would not be known when they are far and nobody held
+    them. `entry`: what the journal has yet to write of that. `row`: its row, if it is one that
+    cannot be run here.
     """
 
     call: Call
     after: list[Awaited]
-    left: int
+    left: int = 0
+    awaits: dict[int, Call] = {}
     entry: Any = None
+    row: Any = None
 
 
 class Run(Struct, frozen=True):
