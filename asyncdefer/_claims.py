@@ -261,9 +261,9 @@ class Claims(Leaving):
             self.ledger.claimed += 1
         elif self.books.parked.pop(row.id, None) is None and row.state == SCHEDULED:
             self.books.beyond -= 1
-        far = self.books.far.get(key) if held is None else None
-        if far is not None:
-            self.books.far.pop(key)
+        far = None
+        if row.state != RUNNING and held is None:  # else it may give way to that, or that to it
+            far = self.books.far.pop(key)
         if far is not None and far.id == call.id:
             call.answer, call.first = far.shared(), far.first or far
         orphan = self._orphans.pop(key, None)

@@ -11,6 +11,7 @@ before a program comes that knows its task.
 
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 from msgspec import UNSET, structs
@@ -34,6 +35,7 @@ from asyncdefer._core.job import (
 )  # fmt: skip
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Defer, Options
+from asyncdefer._entry import Claim
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG
 from asyncdefer.errors import JobCancelled
@@ -258,13 +260,11 @@ class Holding(Claims):
         return call
 
     def _hold_parked(self, row: Row) -> None:
-        try:
-            body = rows.body_of(row)
-        except Unreadable:
+        if not (after_ := list(_awaited_by(row))):
             return
         stranger = rows.Stranger(row.task)
         call = Call(row.id, stranger, row.id, row.at, False, (), NO_KWARGS, NO_CONTEXT)
-        held = self._strangers[row.id] = Held(call, list(body.after))
+        held = self._strangers[row.id] = Held(call, after_)
         held.row = structs.replace(row, arguments="")
         self._unattached.append(held)
 
@@ -275,36 +275,34 @@ class Holding(Claims):
         if promised is not None:
             self._free(promised, _DROPPED)
 
-    async def recover_held(self) -> None:
-        """Take in all jobs that are held, and hang them on what they wait for."""
+    async def ask_held(self) -> Claim:
+        """Claim all jobs that are held, together with what they wait for: nothing of it ends before."""
         assert self.journal is not None
-        self._awake = True  # no turn comes before: nothing of it runs, and is forgotten
-        try:
-            rows_ = self.journal.store.scan(state=HELD, limit=LAST_ID)
-            if ids := [row.id async for row in rows_]:
-                await self.journal.through(self.fetch(ids=ids))
-            left = [one for held in self._unattached for one in held.after if one.state is None]
-            if left:
-                ids = [one.id for one in left]
-                keys = [(one.task, one.key) for one in left if one.key is not None]
-                claim = self.fetch(ids=ids, keys=keys)
-                await self.journal.through(claim)
-                found = {call.id: call for call in claim.found if call is not None}
-                scan = self.journal.store.scan(ids=ids, limit=len(ids))
-                ended = {row.id: row.state async for row in scan if State(row.state).ended}
-                self._attach(found, ended)
-        finally:
-            self._awake = False
-            self.wake()
+        store = self.journal.store
+        held = [row async for row in store.scan(state=HELD, limit=LAST_ID)]
+        left = [one for row in held for one in _awaited_by(row) if one.state is None]
+        ids = [one.id for one in left]
+        keys = [(one.task, one.key) for one in left if one.key is not None]
+        scan = store.scan(ids=ids, limit=len(ids))
+        ended = {row.id: row.state async for row in scan if State(row.state).ended}
+        arrived = partial(self._recovered, ended)
+        claim = Claim(arrived=arrived, ids=[*(row.id for row in held), *ids], keys=keys)
+        return self.journal.claim(claim)
+
+    def _recovered(self, ended: dict[int, str], claim: Claim, rows_: list[Row]) -> None:
+        self._fetched(claim, rows_)
         unattached, self._unattached = self._unattached, []
+        self._attach(unattached, {call.id: call for call in claim.found if call}, ended)
         for held in unattached:
             if self.books.on_hold.get(held.call.id) is held:
                 self._look_at(held)
 
-    def _attach(self, found: dict[int, Call], ended: dict[int, str]) -> None:
+    def _attach(
+        self, unattached: list[Held], found: dict[int, Call], ended: dict[int, str]
+    ) -> None:
         """Hang all on what they wait for, before the end of one may be that of another."""
         parked = {(row.task, row.key): row.id for row in self.books.parked.values()}
-        for held in self._unattached:
+        for held in unattached:
             before = list(held.after)
             for place, one in enumerate(before):
                 if one.state is not None:
@@ -335,6 +333,13 @@ class Holding(Claims):
         run = self.runs.get(key)
         waiting = self.agenda.waiting.get(key) or self.books.far.get(key)
         return waiting if waiting is not None or run is None else run.call
+
+
+def _awaited_by(row: Row) -> Iterable[Awaited]:
+    try:
+        return rows.body_of(row).after
+    except Unreadable:
+        return ()
 
 
 def _call_of(handle: Any) -> Call:

@@ -55,9 +55,10 @@ class Opening:
         )
         scheduler.use(journal, opened, task_of)
         try:
-            if opened.counts.get(HELD):  # before anything ends that they wait for
-                await scheduler.recover_held()
-            await journal.through(scheduler.ask())
+            # Both at once: no run begins before the queue takes calls.
+            claims = [await scheduler.ask_held()] if opened.counts.get(HELD) else []
+            for claim in (*claims, scheduler.ask()):
+                await journal.through(claim)
         except BaseException:
             await journal.close()
             await self._let_go()

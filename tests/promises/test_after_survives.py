@@ -337,3 +337,26 @@ async def test_a_discard_of_what_is_only_a_row(disk: Any, clock: VirtualClock) -
         await clock.advance(0)
         assert ran == [("last", "dropped")]
         check_conservation(queue)
+
+
+async def test_a_row_that_cannot_be_read_is_replaced(disk: Any, clock: VirtualClock) -> None:
+    """What waited for it waits for the newer call of its key, as it would have for any."""
+    ran: list[Any] = []
+    async with program(disk.store(), clock, ran) as queue:
+        one = await queue.enqueue(queue.task_of("work"), "a text", key="k", delay=10)
+        await held(queue, [one])
+    queue = program(disk.store(), clock, ran, without="work")
+
+    @queue.task("work")
+    async def work(n: int) -> None:
+        ran.append(n)
+
+    async with queue:
+        await clock.advance(20)
+        assert (ran, queue.stats().held) == ([], 2)
+        await queue.enqueue(work, 7, key="k", delay=10)
+        await clock.advance(9)
+        assert queue.stats().held == 1
+        await clock.advance(1)
+        assert ran == [7, ("last", "succeeded")]
+        check_conservation(queue)
