@@ -142,7 +142,7 @@ class Jobs(Recording, ABC):
         """Those whose tasks have not had their first step by now are looked at again."""
         launched, self._launched = self._launched, []
         self._check_begun([run for run in launched if _is_over(run)])
-        self._launched = [run for run in launched if not run.begun and not _is_over(run)]
+        self._launched = [run for run in launched if not run.begun and run.task_of_loop is not None]
         if self._launched:
             self.loop.call_soon(self._check_launched, context=self._own)
 
