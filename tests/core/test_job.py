@@ -190,3 +190,13 @@ def test_a_job_reads_its_arguments_when_asked() -> None:
     assert repr(job) == "<Job 12 of task key='k' failed eta=1970-01-01T00:00:00+00:00>"
     other = Job("13", "task", None, State.SCHEDULED, eta, 0, 1, eta, None, None, None, read)
     assert repr(other) == "<Job 13 of task scheduled eta=1970-01-01T00:00:00+00:00>"
+
+
+def test_those_that_wait_for_the_end_follow() -> None:
+    """What hangs on an answer that gives way hangs on the other one, beside what did before."""
+    old, new = Answer(held=[(1, 0), (2, 5)]), Answer(held=[(3, 1)])
+    old.follow(new)
+    assert (old.held, new.held) == (None, [(3, 1), (1, 0), (2, 5)])
+    alone = Answer()
+    new.follow(alone)
+    assert alone.held == [(3, 1), (1, 0), (2, 5)]

@@ -192,3 +192,24 @@ def test_a_key_that_no_journal_could_hold_is_refused(
     """At the call, not at the disk."""
     with pytest.raises(error, match=match):
         checked_key(key)
+
+
+def test_what_to_wait_for_is_a_list() -> None:
+    """Any iterable of whatever; what is in it is looked at by those who know handles."""
+    options = read_options({"after": [1, 2], "after_failure": "cancel"}, CallOptions)
+    assert (options.after, options.after_failure) == ((1, 2), "cancel")
+    assert read_options({"after": None}, CallOptions).after is None
+
+
+@pytest.mark.parametrize("value", [7, object()])
+def test_one_that_is_no_list_is_refused(value: Any) -> None:
+    """A handle by itself is the likely mistake."""
+    with pytest.raises(TypeError, match="after takes a list of handles"):
+        read_options({"after": value}, CallOptions)
+
+
+@pytest.mark.parametrize("value", ["stop", True, 1])
+def test_an_unknown_after_failure_is_refused(value: Any) -> None:
+    """It says which there are."""
+    with pytest.raises(ValueError, match='"run" or "cancel"'):
+        read_options({"after_failure": value}, CallOptions)
