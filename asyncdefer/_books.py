@@ -224,6 +224,10 @@ class Books:
             read_arguments=partial(_arguments, call.task, call.args, call.kwargs),
         )
 
+    def is_awaited(self, id: int) -> bool:
+        """A job that is held is to run after this one."""
+        return any(one.id == id for held in self.on_hold.values() for one in held.after)
+
     def stats(self) -> Stats:
         waiting = len(self.agenda) + self.beyond
         return self.ledger.stats(waiting, len(self.runs), len(self.parked) + len(self.on_hold))

@@ -21,6 +21,7 @@ from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Options
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG
+from asyncdefer._plan import Record
 from asyncdefer.errors import JobCancelled, JournalError
 from asyncdefer.stores._base import HELD, LAST_ID, Add, Drop, Set
 
@@ -219,6 +220,9 @@ class Holding(Claims):
         except BaseException:
             self._unattached += unattached
             raise
+        for held in unattached:
+            if isinstance(held.call.task, Record):
+                await held.call.task.taken_in(held.call)
         for held in unattached:
             self._hang_all(held, ended)
 

@@ -38,6 +38,7 @@ from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
 from asyncdefer._lookups import LookUps
+from asyncdefer._plan import SHARD, Record
 from asyncdefer._runner import closed_text, judged
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClosed, WrongLoop
@@ -272,6 +273,8 @@ class Scheduler(LookUps):
         state = None if call is None else self.books.state(call)
         if call is None or state is not State.FAILED:
             raise ValueError(f"only a failed job can be redriven; {number} is {state or 'unknown'}")
+        if isinstance(call.task, Record) or call.task.name == SHARD:
+            raise ValueError(f"{number} was an iteration, whose shards are gone: iterate again")
         if isinstance(call, Unread):
             raise ValueError(f"{number} cannot be redriven by this program: {call.why}")
         if call.key in self.schedules:
