@@ -9,7 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -285,9 +285,10 @@ def check_page(after: Any, upto: Any, pairs: Any) -> None:
         raise TypeError(f"page gives a list of (key, item), not {type(pairs).__name__}")
     if not pairs:
         return
-    last, wrong = after, False
+    found = cast(Sequence[tuple[Any, Any]], pairs)
+    key, last, wrong = after, after, False
     try:
-        for key, _ in pairs:
+        for key, _ in found:
             wrong = last is not None and not last < key
             if wrong:
                 break
