@@ -28,7 +28,7 @@ from asyncdefer._sources import PAGE, Source
 from asyncdefer._task import Task
 from asyncdefer.errors import Snooze
 
-_TURN: Final = 0.005  # real seconds after which others may run
+_TURN: Final = 0.002  # real seconds after which others may run
 _CROWDED: Final = 0.05  # real seconds after which a slot is given up, if somebody waits for one
 _STRIDE: Final = 16  # items between two looks at the time, at the most
 _TRACEBACKS: Final = 100  # that are kept of a shard; its row is written with all of them
