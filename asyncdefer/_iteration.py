@@ -43,7 +43,7 @@ from asyncdefer._scheduler import Scheduler
 from asyncdefer._shard import Live, Shard, attempt, read_cursor, wait_after
 from asyncdefer._sources import Source, Sources
 from asyncdefer._task import AsyncTask, Task, Tasks
-from asyncdefer.errors import IterationFailed, Snooze, UnknownTask
+from asyncdefer.errors import IterationFailed, JournalError, Snooze, UnknownTask
 
 C = TypeVar("C", bound=type)
 Items = Sequence[Any] | range | Source
@@ -182,17 +182,45 @@ class Iterating(Calls):
     # -- in memory
 
     async def _take_in(self, record: Call) -> Live:
-        """An iteration is in memory again, after a restart."""
-        scheduler = self._started()
+        """An iteration is in memory again, after a restart: at once, for a shard may run any moment,
+        and `ready` when the shards are known.
+        """
         token, plan = record.args
-        shards = [
-            scheduler.successor(one) or await scheduler.look_up(one.id) for one in record.more.after
-        ]
-        cursors = [None if of is None else read_cursor(of.more.progress) for of in shards]
-        ready = asyncio.Event()
-        ready.set()
-        live = self._live[token] = Live(record, plan, shards, cursors, None, ready)
+        live = self._live.get(token)
+        if live is None:
+            count = len(record.more.after)
+            live = Live(record, plan, [None] * count, [None] * count, None, asyncio.Event())
+            self._live[token] = live
+            try:
+                await self._read_shards(live)
+            except BaseException:
+                self._live.pop(token, None)
+                raise
+            finally:
+                live.ready.set()
+        await live.ready.wait()
+        if self._live.get(token) is not live and not live.stopped:
+            raise JournalError("the shards of an iteration could not be read")
         return live
+
+    async def _read_shards(self, live: Live) -> None:
+        scheduler = self._started()
+        for at, one in enumerate(live.record.more.after):
+            call = scheduler.successor(one) or await scheduler.look_up(one.id)
+            live.shards[at] = call
+            live.cursors[at] = None if call is None else read_cursor(call.more.progress)
+
+    async def _found(self, scheduler: Scheduler, token: str) -> Live | None:
+        """The iteration of a shard that runs; None if its record has ended."""
+        live = self._live.get(token)
+        record = live.record if live is not None else None
+        for held in scheduler.books.on_hold.values() if record is None else ():
+            if held.call.task is self._records and held.call.args[0] == token:
+                record = held.call
+        try:
+            return None if record is None else await self._take_in(record)
+        except JournalError as error:
+            raise Snooze(delay=1) from error
 
     def _given(self, live: Live) -> Given:
         """`UnknownTask` or `Unreadable` if they are not to be had."""
@@ -249,13 +277,12 @@ class Iterating(Calls):
 
     async def _shard(self, token: str, plan: Plan, part: Part) -> None:
         scheduler = self._started()
-        live = self._live.get(token)
+        live = await self._found(scheduler, token)
         if live is None:  # its record has ended: nothing of it is kept
             parked = scheduler.books.parked.values()
             if any(row.task == RECORD for row in parked):
                 self._wait_for_deploy(scheduler, Unreadable("its record cannot be read"))
             return
-        await live.ready.wait()
         try:
             given = self._given(live)
             source = source_of_part(part, given)
@@ -275,7 +302,7 @@ class Iterating(Calls):
     async def _end(self, token: str, plan: Plan) -> Report:
         """All shards have ended: what became of the items, and the last word of the program."""
         scheduler, run = self._started(), running.get()
-        live = self._live.get(token) or await self._take_in(run.call)
+        live = await self._take_in(run.call)
         errors = [
             _error_of(scheduler, *of) for of in zip(run.call.more.after, live.shards, strict=True)
         ]
