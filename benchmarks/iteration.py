@@ -6,6 +6,7 @@ The floor reads the same pages in a plain loop and awaits the callback for each 
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 
 import disk
@@ -21,7 +22,7 @@ class Numbers:
 
     async def split(self, shards: int) -> list[tuple[int, int]]:
         cuts = [self.count * at // shards - 1 for at in range(shards + 1)]
-        return list(zip(cuts, cuts[1:], strict=False))
+        return list(pairwise(cuts))
 
     async def page(self, after: int, upto: int, limit: int) -> list[tuple[int, int]]:
         return [(n, n) for n in range(after + 1, min(upto, after + limit) + 1)]
@@ -36,8 +37,9 @@ async def floor(job: Job) -> Figures:
     with Stopwatch() as watch:
         for after, upto in await numbers.split(SHARDS):
             while pairs := await numbers.page(after, upto, PAGE):
-                for after, n in pairs:  # noqa: B020, PLW2901 - where the next page begins
+                for key, n in pairs:
                     await callback(n)
+                    after = key  # noqa: PLW2901 - where the next page begins
     return watch.rates(job.n)
 
 

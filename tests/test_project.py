@@ -104,7 +104,9 @@ def test_a_script_can_be_run(name: str) -> None:
     assert os.access(ROOT / "scripts" / name, os.X_OK)
 
 
-EVENT = re.compile(r"(?:job|clock|loop|journal|thread|queue|schedule)_[a-z]+ed|starved")
+EVENT = re.compile(
+    r"(?:job|clock|loop|journal|thread|queue|schedule)_[a-z]+ed|iteration_page|starved"
+)
 
 
 def events_in_the_code() -> set[str]:

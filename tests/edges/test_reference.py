@@ -29,7 +29,10 @@ def test_every_event_is_in_the_reference() -> None:
         path.read_text(encoding="utf-8") for path in (ROOT / "asyncdefer").rglob("*.py")
     )
     emitted = set(
-        re.findall(r'"(job_[a-z]{3,}|schedule_ended|clock_jumped|loop_lagged|starved)"', sources)
+        re.findall(
+            r'"(job_[a-z]{3,}|schedule_ended|iteration_page|clock_jumped|loop_lagged|starved)"',
+            sources,
+        )
     )
     listed = set(re.findall(r"^\| `(\w+)` \| [A-Z]", read("events.md"), re.MULTILINE))
     assert "job_accepted" in emitted

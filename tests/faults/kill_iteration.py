@@ -21,7 +21,7 @@ from typing import Any, Final
 from asyncdefer import Handle, Queue, Report
 from asyncdefer._recording import Recording
 from asyncdefer._shard import Shard
-from tests.faults.workplace import workplace
+from tests.faults.workplace import say, workplace
 
 ROOT: Final = Path(__file__).parents[2]
 SHARDS: Final = 4
@@ -167,10 +167,10 @@ def main() -> int:
         killed, again, wrong = run(seed, given.kills, given.items, given.plant)
         deaths, repeated = deaths + killed, repeated + again
         if wrong:
-            print("\n".join(wrong[:10]))
-            print(f"scripts/faults iteration --first {seed} --seeds 1 --plant '{given.plant}'")
+            say("\n".join(wrong[:10]))
+            say(f"scripts/faults iteration --first {seed} --seeds 1 --plant '{given.plant}'")
             return 1
-    print(f"iteration: {deaths} kills, {given.seeds} iterations, {repeated} items repeated")
+    say(f"iteration: {deaths} kills, {given.seeds} iterations, {repeated} items repeated")
     return 0
 
 

@@ -73,7 +73,9 @@ async def test_what_is_not_retried(queue: Queue, clock: VirtualClock) -> None:
 
 
 @pytest.mark.parametrize(("allowed", "fails"), [(0, True), (1, True), (2, False), (3, False)])
-async def test_max_failures(queue: Queue, clock: VirtualClock, allowed: int, *, fails: bool) -> None:
+async def test_max_failures(
+    queue: Queue, clock: VirtualClock, allowed: int, *, fails: bool
+) -> None:
     """So many items may fail: finalize runs, and the report has them. One more, and it does not."""
     ended: list[Report] = []
 
@@ -103,7 +105,7 @@ async def test_too_many_failures_stop_all_shards(queue: Queue, clock: VirtualClo
     callback, tried = failing(queue, clock, set(range(1_000)))
     handle = await queue.iterate(range(100_000), callback, shards=4, max_failures=10)
     await clock.run_until_idle()
-    with pytest.raises(IterationFailed, match="11 failed: 0: ValueError: poison; .*, and 8 more"):
+    with pytest.raises(IterationFailed, match=r"11 failed: 0: ValueError: poison; .*, and 8 more"):
         await handle
     assert len(tried) < 1_000
 

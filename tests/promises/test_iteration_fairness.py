@@ -232,7 +232,7 @@ async def test_a_thread_is_not_left_behind(queue: Queue, clock: VirtualClock) ->
         running.remove(n)
 
     handle = await queue.iterate(range(3), callback, shards=1, max_failures=1)
-    while not most:
+    while not most:  # noqa: ASYNC110 - a thread adds to it
         await asyncio.sleep(0.001)
     await clock.advance(5, patience=0)
     await asyncio.sleep(0.05)
@@ -251,6 +251,6 @@ async def test_a_plain_function_that_gives_a_coroutine(queue: Queue, clock: Virt
     async def work(n: int) -> None:
         seen.append(n)
 
-    await queue.iterate(range(3), lambda n: work(n))
+    await queue.iterate(range(3), lambda n: work(n))  # noqa: PLW0108 - it is no coroutine function
     await clock.run_until_idle()
     assert sorted(seen) == [0, 1, 2]

@@ -1,7 +1,6 @@
 """Iteration: after a crash each shard goes on behind the last item that was recorded as done."""
 
 import dataclasses
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -112,9 +111,7 @@ async def test_an_item_that_kills_the_process(disk: Any, clock: VirtualClock) ->
 
 
 @pytest.mark.parametrize("missing", ["callback", "finalize", "source"])
-async def test_a_deploy_that_lacks_something(
-    disk: Any, clock: VirtualClock, missing: str
-) -> None:
+async def test_a_deploy_that_lacks_something(disk: Any, clock: VirtualClock, missing: str) -> None:
     """It waits and says so; when that is registered all goes on, and nothing was lost."""
     items: list[int] = []
     ends: list[int] = []
@@ -151,6 +148,10 @@ async def test_a_deploy_that_lacks_something(
     assert ends == [10]
 
 
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
 async def test_it_stays_small(clock: VirtualClock, tmp_path: Path) -> None:
     """200,000 items over 8 shards take pages in memory, and a few rows in the file."""
     path = tmp_path / "timers.db"
@@ -161,7 +162,7 @@ async def test_it_stays_small(clock: VirtualClock, tmp_path: Path) -> None:
 
         await queue.iterate(range(1_000), callback, shards=8)
         await clock.run_until_idle()
-        before = os.path.getsize(path)
+        before = size(path)
         tracemalloc.start()
         handle = await queue.iterate(range(200_000), callback, shards=8)
         await clock.run_until_idle(patience=60)
@@ -169,7 +170,7 @@ async def test_it_stays_small(clock: VirtualClock, tmp_path: Path) -> None:
         tracemalloc.stop()
         assert (await handle).items == 200_000
         assert most < 4_000_000
-        assert os.path.getsize(path) - before < 100_000
+        assert size(path) - before < 100_000
         assert len([job async for job in queue.jobs()]) == 2
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -27,7 +28,7 @@ class Rows:
         if low is None:
             return []
         cuts = [low - 1 + (high - low + 1) * at // shards for at in range(shards + 1)]
-        return list(zip(cuts, cuts[1:], strict=False))
+        return list(pairwise(cuts))
 
     async def page(self, after: int, upto: int, limit: int) -> list[tuple[int, str]]:
         with sqlite3.connect(self.path) as db:
