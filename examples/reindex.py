@@ -27,8 +27,7 @@ class Stale:
 
     async def split(self, shards: int) -> list[tuple[int, int]]:
         (last,) = db.execute("SELECT coalesce(max(id), 0) FROM texts").fetchone()
-        cuts = [last * at // shards for at in range(shards + 1)]
-        return list(pairwise(cuts))
+        return list(pairwise(last * at // shards for at in range(shards + 1)))
 
     async def page(self, after: int, upto: int, limit: int) -> list[tuple[int, int]]:
         sql = (
