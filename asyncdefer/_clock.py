@@ -17,7 +17,7 @@ from asyncdefer._core.instant import SECOND, duration, moment
 from asyncdefer._core.job import Running, running
 
 real: Callable[[], float] = time.monotonic
-"""Real seconds, whatever the clock of a queue is; a loop's own time may stand still in one turn."""
+"""Real seconds, whatever the clock of a queue is; the time of a loop may be cached."""
 
 
 class Alarm(Protocol):

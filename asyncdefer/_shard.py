@@ -155,9 +155,9 @@ class Shard:
                 return
             left -= 1
             if not left:
+                left = await self._look()
                 if live.is_over or run.asked:
                     return
-                left = await self._look()
             if ends is not None and scheduler.clock.steady() >= ends:
                 raise Snooze(delay=0)
 

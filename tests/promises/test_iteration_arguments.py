@@ -235,22 +235,31 @@ async def test_before_the_start_and_after_the_close() -> None:
 
 
 class Refusing(MemoryStore):
-    """It does not take rows of a task."""
+    """It does not take rows of a task, or not all of them."""
 
     task = "none"
+    text = ""
+
+    def _refuses(self, change: Any) -> bool:
+        row = getattr(change, "row", None)
+        return row is not None and row.task == self.task and self.text in row.arguments
 
     async def write(self, owner: Any, commands: Any, **options: Any) -> Any:
-        if any(
-            getattr(getattr(change, "row", None), "task", "") == self.task
-            for command in commands
-            for change in command
-        ):
+        if any(self._refuses(change) for command in commands for change in command):
             raise JournalError("no room")
         return await super().write(owner, commands, **options)
 
 
-@pytest.mark.parametrize("task", ["asyncdefer.iteration", "asyncdefer.shard"])
-async def test_what_the_journal_refuses(clock: VirtualClock, task: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("asyncdefer.iteration", ""),
+        ("asyncdefer.shard", ""),
+        ("asyncdefer.shard", '"index":0'),
+        ("asyncdefer.shard", '"index":4'),
+    ],
+)
+async def test_what_the_journal_refuses(clock: VirtualClock, task: str, text: str) -> None:
     """If one row is refused the call raises, and nothing of the iteration runs or is left."""
     ran: list[int] = []
     store = Refusing()
@@ -260,7 +269,7 @@ async def test_what_the_journal_refuses(clock: VirtualClock, task: str) -> None:
         async def each(n: int) -> None:
             ran.append(n)
 
-        store.task = task
+        store.task, store.text = task, text
         with pytest.raises(JournalError):
             await queue.iterate(range(10), each)
         store.task = "none"

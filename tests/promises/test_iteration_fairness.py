@@ -53,8 +53,7 @@ async def test_others_come_in_between(
 @pytest.mark.parametrize("journal", [False, True])
 async def test_the_loop_is_not_blocked(anyio_backend: Any, tmp_path: Any, *, journal: bool) -> None:
     """A callback that never waits leaves the loop to others every few milliseconds, within a page
-    and between pages: here a tick of 1 ms is never later than some tens. On uvloop too, whose own
-    time stands still while nothing else runs. Only real time can tell.
+    and between pages: here a tick of 1 ms is not later than some tens. Only real time can tell.
     """
     queue = Queue(tmp_path / "timers.db" if journal else None, drain_timeout=0)
 
