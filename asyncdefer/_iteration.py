@@ -87,8 +87,9 @@ class Iterating(Calls):
         """Register a class of sources: `@queue.source` or `@queue.source("name")`.
 
         A dataclass or a `msgspec.Struct`, so that its instances travel in a journal, with `async
-        split(shards) -> list[(after, upto)]` and `async page(after, upto, limit) -> list[(key,
-        item)]`: keys increase, after < key <= upto, and None is open.
+        split(shards) -> list[(after, upto)]`, in order and without a key in common, and `async
+        page(after, upto, limit) -> list[(key, item)]`: keys increase, after < key <= upto, and None
+        is open. An empty page is the end. `ValueError` for a name that is taken.
         """
         if isinstance(cls, str):
             return partial(self._sources.register, name=cls)
@@ -97,8 +98,8 @@ class Iterating(Calls):
     async def iterate(
         self,
         source: Items,
-        callback: Callable[..., Any],
-        finalize: Callable[..., Any] | None = None,
+        callback: Callable[..., Any] | str,
+        finalize: Callable[..., Any] | str | None = None,
         *,
         shards: int = 5,
         args: Sequence[Any] = (),
@@ -109,11 +110,15 @@ class Iterating(Calls):
         """Call `callback(item, *args)` for every item, and then `finalize(report, *args)` once.
 
         `source`: a list, whose items go into the journal; a range; or an instance of a class with
-        `@queue.source`. `shards`: how many jobs share the items, each in the order of its keys.
-        `budget`: seconds or timedelta after which a shard lets other jobs run. An item that fails is
-        tried again by the callback's `Retry`; more than `max_failures` that fail for good fail the
-        iteration, and `finalize` does not run. `result_ttl`: how long the report can be looked up;
-        None for ever. The handle gives the `Report`, or raises `IterationFailed`.
+        `@queue.source`. `callback`, `finalize`: tasks, their names, or without a journal any functions.
+        `shards`: how many jobs share the items, each in the order of its keys. `budget`: seconds or
+        timedelta after which a shard lets other jobs run. An item that fails is tried again by the
+        callback's `Retry`; more than `max_failures` that fail for good fail the iteration, and
+        `finalize` does not run. `result_ttl`: how long the report can be looked up; None: for as
+        long as there is room. The handle gives the `Report`, or raises `IterationFailed`.
+
+        `TypeError` or `ValueError` for what is wrong with an argument, what `split` raises, and
+        `JournalError` if the journal refuses a part: then nothing has begun.
         """
         scheduler = self._started()
         scheduler.check_loop()
