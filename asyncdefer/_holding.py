@@ -19,11 +19,13 @@ from asyncdefer._core.instant import moment
 from asyncdefer._core.job import Answer, Awaited, Call, Held, Outcome, Schedule
 from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._core.options import Options
+from asyncdefer._entry import Claim
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG
 from asyncdefer._plan import Record
+from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JournalError
-from asyncdefer.stores._base import HELD, LAST_ID, Add, Drop, Set
+from asyncdefer.stores._base import HELD, LAST_ID, LIVE, Add, Drop, Row, Set
 
 _SUCCEEDED: Final = State.SUCCEEDED.value
 _DROPPED: Final = State.DROPPED.value
@@ -36,6 +38,7 @@ class Holding(Claims):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._unattached: list[Held] = []
+        self._stranded: list[Held] = []  # they wait for rows that nobody here can run
         self._attaching: asyncio.Task[None] | None = None
         self._recovering = False
 
@@ -180,11 +183,23 @@ class Holding(Claims):
         if held is None:
             held = self._keep(call)
             self._unattached.append(held)
-            if not self._recovering and self._attaching is None:
-                self._attaching = asyncio.Task(
-                    self._attach_late(), loop=self.loop, context=Context()
-                )
+            self._attach_soon()
         return held.call
+
+    def _attach_soon(self) -> None:
+        if self._unattached and not self._recovering and self._attaching is None:
+            self._attaching = asyncio.Task(self._attach_late(), loop=self.loop, context=Context())
+
+    def look_again(self) -> None:
+        """Rows that nobody here could run can be run now, or are gone."""
+        if self._stranded:
+            self._unattached += self._stranded
+            self._stranded = []
+            self._attach_soon()
+
+    def _welcomed(self, task: Task[..., Any], claim: Claim, found: list[Row]) -> None:
+        super()._welcomed(task, claim, found)
+        self.look_again()
 
     async def recover_held(self) -> None:
         """Take in all jobs that are held, and what they wait for."""
@@ -210,10 +225,11 @@ class Holding(Claims):
         unattached, self._unattached = self._unattached, []
         try:
             left = [one for held in unattached for one in held.after if one.state is None]
+            claim = None  # it keeps what lies beyond the horizon, until that is hung on
             if left:
                 ids = [one.id for one in left]
                 keys = [(one.task, one.key) for one in left if one.key is not None]
-                await self.journal.through(self.fetch(ids=ids, keys=keys))
+                await self.journal.through(claim := self.fetch(ids=ids, keys=keys))
             gone = [one.id for one in left if self.successor(one) is None]
             scan = self.journal.store.scan(ids=gone, limit=len(gone))
             ended = {row.id: row.state async for row in scan} if gone else {}
@@ -225,6 +241,7 @@ class Holding(Claims):
                 await held.call.task.taken_in(held.call)
         for held in unattached:
             self._hang_all(held, ended)
+        del claim
 
     def _hang_all(self, held: Held, ended: dict[int, str]) -> None:
         for place, one in enumerate(held.after):
@@ -232,9 +249,12 @@ class Holding(Claims):
                 continue
             live = self.successor(one)
             state = ended.get(one.id, _DROPPED) if live is None else live.shared().final().state
-            if live is None or state is not None:
+            if live is None and state in LIVE:
+                self._stranded.append(held)
+            elif live is None or state is not None:
                 self._ended_for(held, place, state or _DROPPED)
             else:
+                held.calls.append(live)
                 _hang(live.shared().final(), held.call, place)
         if self.books.on_hold.get(held.call.id) is held:
             self._look_at(held)

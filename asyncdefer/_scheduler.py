@@ -302,6 +302,7 @@ class Scheduler(LookUps):
         if row is not None and self.journal is not None:
             self.ledger.counts[State.DROPPED] += 1
             self.journal.log(Drop(number, row.state))
+            self.look_again()
             return True
         call = self.books.find(number)
         if call is None:

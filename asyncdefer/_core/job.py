@@ -231,13 +231,15 @@ class Unread(Call, eq=False):
 
 class Held(Struct, eq=False):
     """A job that may not run yet. `after`: the jobs that it waits for; `left`: how many of them have
-    not ended. `entry`: what the journal has yet to write of that.
+    not ended. `entry`: what the journal has yet to write of that. `calls`: those of them that were
+    found after a restart; beyond the horizon nobody else may hold them.
     """
 
     call: Call
     after: list[Awaited]
     left: int
     entry: Any = None
+    calls: list[Call] = []
 
 
 class Run(Struct, frozen=True):
