@@ -226,6 +226,14 @@ class Books:
             read_arguments=partial(_arguments, call.task, call.args, call.kwargs),
         )
 
+    def is_awaited(self, id: int) -> bool:
+        """A job that is held is to run after this one."""
+        return any(one.id == id for held in self.on_hold.values() for one in held.after)
+
+    def is_still_awaited(self, answer: Answer) -> bool:
+        """A job that is held hangs on this answer."""
+        return any(id in self.on_hold for id, _ in answer.held or ())
+
     def stats(self) -> Stats:
         waiting = len(self.agenda) + self.beyond
         return self.ledger.stats(waiting, len(self.runs), len(self.parked) + len(self.on_hold))

@@ -16,6 +16,9 @@ from typing import Protocol
 from asyncdefer._core.instant import SECOND, duration, moment
 from asyncdefer._core.job import Running, running
 
+real: Callable[[], float] = time.monotonic
+"""Real seconds, whatever the clock of a queue is; the time of a loop may be cached."""
+
 
 class Alarm(Protocol):
     """A call that the clock will make, unless it is cancelled."""

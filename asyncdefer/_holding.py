@@ -38,6 +38,7 @@ from asyncdefer._core.options import Defer, Options
 from asyncdefer._entry import Claim
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG
+from asyncdefer._plan import Record
 from asyncdefer.errors import JobCancelled
 from asyncdefer.stores._base import HELD, LAST_ID, Add, Row, Set
 
@@ -296,6 +297,12 @@ class Holding(Claims):
         for held in unattached:
             if self.books.on_hold.get(held.call.id) is held:
                 self._look_at(held)
+
+    async def take_in_records(self) -> None:
+        """What stands for an iteration knows its shards again."""
+        for held in tuple(self.books.on_hold.values()):
+            if isinstance(held.call.task, Record):
+                await held.call.task.taken_in(held.call)
 
     def _attach(
         self, unattached: list[Held], found: dict[int, Call], ended: dict[int, str]

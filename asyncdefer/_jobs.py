@@ -26,8 +26,10 @@ from asyncdefer._core.job import (
     Running,
 )  # fmt: skip
 from asyncdefer._core.lifecycle import FROM_RUNNING, Event, State, after
+from asyncdefer._core.options import WHILE_AWAITED
 from asyncdefer._core.rules import begun, decide, is_closing
 from asyncdefer._log import DEBUG, ERROR, WARNING
+from asyncdefer._plan import Record
 from asyncdefer._recording import FAR, Recording
 from asyncdefer._runner import judged, perform
 from asyncdefer.errors import QueueClosed
@@ -117,9 +119,9 @@ class Jobs(Recording, ABC):
             work, loop=self.loop, name=task.name, context=call.context.copy()
         )
 
-    async def in_thread(self, run: Running, function: Callable[[], Any]) -> Any:
-        """Call a plain function for a run."""
-        return await self._threads.run(function, lambda: run.asked)
+    async def in_thread(self, function: Callable[[], Any], asked: Callable[[], int]) -> Any:
+        """Call a plain function; see `ThreadPool.run`."""
+        return await self._threads.run(function, asked)
 
     def _begin(self, run: Running, out: frozenset[int] | None) -> None:
         """The journal has the start of a run, or says that its job is not ours to run."""
@@ -237,6 +239,8 @@ class Jobs(Recording, ABC):
         was = RUNNING
         if run is None:
             held = self.books.on_hold.pop(call.id, None) if self.books.on_hold else None
+            if held is not None:
+                call.more = structs.replace(call.more, after=tuple(held.after))
             was = SCHEDULED if held is None else HELD
             state = after(State.SCHEDULED if held is None else State.HELD, verdict.event)
             eta, attempt, started = self.books.wall_eta(call), call.more.attempt, None
@@ -246,6 +250,8 @@ class Jobs(Recording, ABC):
         ttl = call.option("result_ttl")
         if ttl is UNSET:
             ttl = self._result_ttl
+        elif ttl == WHILE_AWAITED:
+            ttl = None if self.books.is_awaited(call.id) else 0
         until = FAR if ttl is None else now + ttl
         ended, plain = now + self._ahead, _PLAIN[state]
         value, error = verdict.value, verdict.error
@@ -271,6 +277,9 @@ class Jobs(Recording, ABC):
         identity = call.task.identity
         if identity is not call.task.name:
             self._callables.pop(identity, None)  # a bare function is held no longer than its jobs
+        record = call.task if isinstance(call.task, Record) else None
+        if record is not None:
+            record.ending(call)
         following = None
         if call.more.schedule is not None:  # before anybody is told, and looks
             following = self._follow(call, context, verdict, now)
@@ -282,6 +291,8 @@ class Jobs(Recording, ABC):
             self._record_end(call, answer, verdict, plain, following, settle)
         if answer.held is not None and not is_closing(verdict):
             self._free(answer, plain)
+        if record is not None:
+            record.ended(call)
 
     def _settle(
         self,

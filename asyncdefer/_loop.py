@@ -37,7 +37,8 @@ class Loop(Recurring):
     @property
     def is_crowded(self) -> bool:
         """All slots are taken, and a job that is due waits for one."""
-        return bool(self.agenda.lanes.standing) and not self.agenda.startable()
+        is_full = len(self.runs) >= self.agenda.concurrency
+        return is_full and bool(self.agenda.lanes.standing) and not self.agenda.startable()
 
     def _turn(self) -> None:
         self._awake = False

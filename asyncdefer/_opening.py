@@ -59,6 +59,7 @@ class Opening:
             claims = [await scheduler.ask_held()] if opened.counts.get(HELD) else []
             for claim in (*claims, scheduler.ask()):
                 await journal.through(claim)
+            await scheduler.take_in_records()
         except BaseException:
             await journal.close()
             await self._let_go()

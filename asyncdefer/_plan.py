@@ -1,14 +1,33 @@
 """What rows say of an iteration, and the objects that are made of it again."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from typing import Any, Final
 
 from msgspec import Struct
 
+from asyncdefer._core.job import Call
+from asyncdefer._core.report import Progress, Report
 from asyncdefer._sources import Bounds, Listed, Source, Sources, first_of, rest_of, span_of
-from asyncdefer._task import Task, is_async
+from asyncdefer._task import AsyncTask, Task, is_async
+
+SHARD: Final = "asyncdefer.shard"
+RECORD: Final = "asyncdefer.iteration"
 
 TaskNamed = Callable[[str], Task[..., Any]]
+
+
+class Record(AsyncTask[..., Report]):
+    """The task of all records, the jobs that stand for iterations.
+
+    `progress_of`: how far one is. `taken_in`: one that is held has come back after a restart.
+    `ending`, `ended`: before and after its end is logged.
+    """
+
+    progress_of: Callable[[Call], Progress]
+    taken_in: Callable[[Call], Awaitable[object]]
+    ending: Callable[[Call], object]
+    ended: Callable[[Call], object]
 
 
 class Plan(Struct, frozen=True):
@@ -116,18 +135,36 @@ def source_of(source: Any) -> Source:
     if isinstance(source, list | tuple):
         items: list[Any] = list(source)  # pyright: ignore[reportUnknownArgumentType] - of whatever
         return Listed(0, items)
-    if not all(is_async(getattr(source, method, None)) for method in ("split", "page")):
+    methods = [getattr(source, method, None) for method in ("split", "page")]
+    if isinstance(source, type) or not all(map(is_async, methods)):
         raise TypeError(
             "items come from a list, a range, or an instance of a class with @queue.source, "
-            f"not from {type(source).__name__}"
+            f"not from {_shown(source)}"
         )
     found: Source = source
     return found
 
 
 async def split(source: Source, shards: int) -> list[Bounds]:
+    """The bounds of the shards; `ValueError` if two of them have keys in common."""
     found = await source.split(shards)
     try:
-        return [(after, upto) for after, upto in found]
+        bounds = [(after, upto) for after, upto in found]
     except (TypeError, ValueError):
         raise TypeError(f"split gives a list of (after, upto), not {found!r}") from None
+    for bound in bounds:
+        if None not in bound and bound[1] < bound[0]:
+            raise ValueError(f"split gave {bound!r}, where no key can be: after comes before upto")
+    for one, other in pairwise(bounds):
+        if one[1] is None or other[0] is None or other[0] < one[1]:
+            raise ValueError(
+                f"split gave {one!r} and then {other!r}, which have keys in common: "
+                "the ranges come in the order of their keys, each after the one before"
+            )
+    return bounds
+
+
+def _shown(source: object) -> str:
+    if isinstance(source, type):
+        return f"the class {source.__name__} itself"
+    return type(source).__name__

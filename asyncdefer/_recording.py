@@ -19,9 +19,11 @@ from asyncdefer._core.instant import SECOND, moment
 from asyncdefer._core.job import Answer, Call, JobError, Key, Outcome, Running, Schedule
 from asyncdefer._core.lane import RateLane
 from asyncdefer._core.ledger import Ledger
+from asyncdefer._core.lifecycle import Event
 from asyncdefer._core.rules import is_closing
 from asyncdefer._journal import Journal
 from asyncdefer._log import WARNING, Events, LogEvent
+from asyncdefer._plan import Record
 from asyncdefer._task import Task, TaskOf
 from asyncdefer._threads import ThreadPool
 from asyncdefer.stores._base import LAST_ID, RUNNING, SCHEDULED, Add, Change, Drop, Note, Set
@@ -154,7 +156,7 @@ class Recording:
             again = call.again(call.eta, steady=call.steady, more=more)
             changes: list[Change] = [Set(rows.waiting(again, self._ahead), RUNNING)]
         else:
-            changes = [self._ended(call, answer, state)]
+            changes = [self._ended(call, answer, state), *_gone_with(call)]
         if following is not None:
             arguments, *_ = rows.codec_of(call).encode(following.args, following.kwargs)
             changes.append(Add(rows.waiting(following, self._ahead, arguments)))
@@ -163,7 +165,7 @@ class Recording:
     def _ended(self, call: Call, answer: Answer, state: str) -> Change:
         was = str(answer.ending)
         until = None if answer.until >= FAR else answer.until + self._ahead
-        if until is not None and answer.held is not None:
+        if until is not None and self.books.is_still_awaited(answer):
             until = max(until, answer.finished + _TOLD)
         if until is not None and until <= answer.finished:
             return Drop(call.id, was)
@@ -182,7 +184,9 @@ class Recording:
     def save(self, run: Running, done: Callable[[frozenset[int] | None], object]) -> None:
         """Write the row of a run anew."""
         if self.journal is not None:
-            self.journal.log(Set(rows.under_way(run, self._ahead), RUNNING), done=done)
+            cancelled = run.stop is Event.CANCEL
+            row = rows.under_way(run, self._ahead, cancelled=cancelled)
+            self.journal.log(Set(row, RUNNING), done=done)
 
     # -- rates
 
@@ -237,6 +241,13 @@ class Recording:
             values |= {"job_id": str(call.id), "task": call.task.name, "key": call.shown_key}
         event = LogEvent(name=name, at=moment(self.clock.wall()), **values)
         self._events.emit(level, event, cause)
+
+
+def _gone_with(call: Call) -> list[Change]:
+    """The shards of an iteration go with its record."""
+    if not isinstance(call.task, Record):
+        return []
+    return [Drop(one.id, one.state) for one in call.more.after if one.state is not None]
 
 
 def _note_name(task: str, rate: str) -> str:

@@ -29,6 +29,7 @@ from asyncdefer._core.job import (
 from asyncdefer._core.options import Defer, Options
 from asyncdefer._core.recurrence import Cron, Every, Repeat
 from asyncdefer._core.retry import Retry
+from asyncdefer._plan import Record
 from asyncdefer._task import Task
 from asyncdefer.errors import (
     DeferError,
@@ -131,7 +132,7 @@ def ended(
         pass
     elif state == "failed" and answer.error is not None:
         error = job_error(answer.error)
-        if isinstance(answer.error, IterationFailed):
+        if isinstance(call.task, Record) and isinstance(answer.error, IterationFailed):
             result = Raw(codec_of(call).encode_result(answer.error.report).encode())
     elif state == "succeeded":
         text = codec_of(call).encode_result(answer.value)
@@ -333,7 +334,7 @@ def answer_of(row: Row, task: Task[..., Any] | Stranger) -> Answer:
     elif row.state == "failed":
         told = body.error or JobError("Exception", "it was not recorded why", "")
         error = JobFailed(told.type, told.message, told.traceback)
-        if told.type == IterationFailed.__name__ and not isinstance(task, Stranger):
+        if isinstance(task, Record) and told.type == IterationFailed.__name__:
             with suppress(Unreadable):
                 error = IterationFailed(task.codec.decode_result(bytes(body.result).decode()))
     else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from threading import get_ident
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ from asyncdefer._handle import Handle
 from asyncdefer._jobs import LINES
 from asyncdefer._log import DEBUG, ERROR
 from asyncdefer._lookups import LookUps
+from asyncdefer._plan import SHARD, Record
 from asyncdefer._runner import closed_text, judged
 from asyncdefer._task import Task
 from asyncdefer.errors import JobCancelled, JobDropped, JournalError, QueueClosed, WrongLoop
@@ -149,10 +151,7 @@ class Scheduler(LookUps):
         if given is not None and (given.after or lodge is not None):
             own: Key = number if key is None else (task.identity, key)
             call = Call(number, task, own, when, steady, args, kwargs, context, 1, more)
-            if lodge is not None:
-                lodge(call, text)
-            else:
-                self.hold(call, text, given.after or ())
+            (lodge or partial(self.hold, handles=given.after or ()))(call, text)
             return Handle(self, call)
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
@@ -285,6 +284,8 @@ class Scheduler(LookUps):
         state = None if call is None else self.books.state(call)
         if call is None or state is not State.FAILED:
             raise ValueError(f"only a failed job can be redriven; {number} is {state or 'unknown'}")
+        if isinstance(call.task, Record) or call.task.name == SHARD:
+            raise ValueError(f"{number} was an iteration, whose shards are gone: iterate again")
         if isinstance(call, Unread):
             raise ValueError(f"{number} cannot be redriven by this program: {call.why}")
         if call.key in self.schedules:

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from asyncdefer._codec import Codec
+from asyncdefer._core.signature import signature_of
 from asyncdefer._task import is_async, name_of
 from asyncdefer.errors import UnknownTask
 
@@ -21,6 +22,8 @@ C = TypeVar("C", bound=type)
 
 Bounds = tuple[Any, Any]
 """The keys of a shard: above the first, up to the second; None is open."""
+
+_RANGE: Final = "asyncdefer.range"
 
 PAGE: Final = 1_000
 """Items that are asked for at once."""
@@ -89,14 +92,16 @@ class Sources:
     """The classes of sources that a queue knows, by their names."""
 
     def __init__(self) -> None:
-        self._classes: dict[str, type] = {}
-        self._names: dict[type, str] = {}
+        self._classes: dict[str, type] = {_RANGE: Span}
+        self._names: dict[type, str] = {Span: _RANGE}
 
     def register(self, cls: C, name: str | None) -> C:
         """`TypeError` for a class that is no source or cannot travel in a journal."""
         if not isinstance(cls, type):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are type-checked
             raise TypeError(f"a source is a class, not {type(cls).__name__}")
         shown = name_of(cls) if name is None else name
+        if not shown:
+            raise ValueError("a source needs a name, by which a journal finds it again")
         if not any((dataclasses.is_dataclass(cls), issubclass(cls, msgspec.Struct))):
             raise TypeError(f"the source {shown} must be a dataclass or a msgspec.Struct")
         for method, parameters in (("split", "shards"), ("page", "after, upto, limit")):
@@ -112,7 +117,7 @@ class Sources:
     def pack(self, source: Source) -> tuple[str, str]:
         """Its name and its text; `TypeError` if it is no source that can be kept."""
         cls = type(source)
-        name = "range" if cls is Span else self._names.get(cls)
+        name = self._names.get(cls)
         if name is None:
             raise TypeError(
                 f"a journal finds sources by their names after a restart: register {cls.__name__} "
@@ -122,7 +127,7 @@ class Sources:
 
     def unpack(self, name: str, text: str) -> Source:
         """`UnknownTask` if no such class is registered here, `Unreadable` if it has become another."""
-        cls = Span if name == "range" else self._classes.get(name)
+        cls = self._classes.get(name)
         if cls is None:
             raise UnknownTask(f"no source is named {name!r} here: register it with @queue.source")
         (source,), _ = _codec_of(cls, name).decode(text)
@@ -149,7 +154,9 @@ def first_of(fn: Callable[..., Any], shown: str) -> Codec:
 
 def _without(fn: Callable[..., Any], kept: slice) -> Callable[..., Any]:
     """A function with some of the parameters, in whose place their annotations are read."""
-    signature = inspect.signature(fn)
+    signature = signature_of(fn)
+    if signature is None:
+        return fn
     parameters = list(signature.parameters.values())
 
     @wraps(fn)

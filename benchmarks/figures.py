@@ -189,6 +189,9 @@ WORKLOADS = {
         peers={"apscheduler": 10_000, "docket": 10_000},
         rounds=0.6,
     ),
+    "iteration": Workload(
+        "iteration.py", ("floor", "ours", "ours_journal"), n=1_000_000, quick_n=50_000, rounds=0.6
+    ),
     "durable_calls": Workload(
         "durable_calls.py", ("floor", "ours", "ours_bulk"), n=100_000, quick_n=10_000, rounds=0.6
     ),
@@ -281,6 +284,8 @@ ROWS = (
     _rate("{n} jobs one at a time, each awaited", "round_trips"),
     _rate("the same, a registered task", "round_trips", side="ours_task"),
     _rate("{n} jobs through a rate limit of 1,000 keys", "limited_jobs"),
+    _rate("iterate over {n} items in 8 shards", "iteration", 0.3),
+    _rate("the same, with a journal", "iteration", 0.3, side="ours_journal"),
     Row("begin {n} cron schedules", "cron_jobs", "begin_rate", "/s", more_is_better=True),
     _rate("run each of {n} cron schedules ten times", "cron_jobs"),
     _rate("the same, by the clocks of Paris", "cron_jobs", side="ours_paris"),

@@ -105,7 +105,8 @@ def test_a_script_can_be_run(name: str) -> None:
 
 
 EVENT = re.compile(
-    r"(?:job|clock|loop|journal|thread|queue|schedule|after_commit)_[a-z]+ed|starved"
+    r"(?:job|clock|loop|journal|thread|queue|schedule|after_commit)_[a-z]+ed|iteration_page"
+    r"|transaction_slow|starved"
 )
 
 

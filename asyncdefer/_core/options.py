@@ -5,7 +5,7 @@ Options given to a call are laid over those of its task; the task's are read at 
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -88,6 +88,10 @@ class CallOptions(SharedOptions, total=False):
     key: str | None
     after: Sequence[Any] | None
     after_failure: Literal["run", "cancel"] | None
+
+
+WHILE_AWAITED: Final = -1
+"""As a `result_ttl`: for as long as a job that is held waits for this one."""
 
 
 class Options(Struct, frozen=True):

@@ -49,6 +49,15 @@ class Progress(Struct, frozen=True):
     ended: int
 
 
+class Ending(Struct, frozen=True):
+    """What is written into the row of a record: how far its shards were when they or it ended, and
+    how often `finalize` has failed.
+    """
+
+    progress: Progress | None = None
+    failures: int = 0
+
+
 class Cursor(Struct):
     """How far a shard is, as it is written into its row.
 

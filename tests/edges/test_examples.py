@@ -227,6 +227,20 @@ def test_reminders_outlive_kill_9() -> None:
     ]
 
 
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_table_is_indexed_anew(*, rich: bool) -> None:
+    """Every row but the one that cannot be, with a bar or, where rich is not installed, with lines."""
+    hidden = "import sys, runpy; sys.modules['rich'] = None; runpy.run_path('examples/reindex.py')"
+    shown = run("examples/reindex.py") if rich else run("-c", hidden)
+    assert "version 2 is in use: 1999 texts" in shown
+    assert shown.endswith("text 1234: there are no words in it\n")
+    if not rich:
+        told = [int(done) for done in re.findall(r"^(\d+) of 2000$", shown, re.MULTILINE)]
+        assert told == sorted(told)
+        assert len(told) > 2
+        assert told[-1] == 1_999
+
+
 def test_fastapi_serves_itself() -> None:
     """As a script, the application answers real requests and ends."""
     shown = run("examples/fastapi_app.py")

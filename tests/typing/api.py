@@ -5,6 +5,7 @@ that nothing needs: so a mistake that is no longer seen is an error here.
 """
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,9 @@ from asyncdefer import (
     Handle,
     Job,
     MemoryStore,
+    Progress,
     Queue,
+    Report,
     Run,
     SQLiteStore,
     State,
@@ -206,6 +209,37 @@ async def a_queue() -> None:
     assert_type(queue.stats(), Stats)
     unsubscribe = queue.subscribe(lambda event: print(event.name))
     unsubscribe()
+
+
+@queue.source
+@dataclass
+class Rows:
+    table: str
+
+    async def split(self, shards: int) -> list[tuple[int | None, int | None]]:
+        return [(None, None)]
+
+    async def page(self, after: int | None, upto: int | None, limit: int) -> list[tuple[int, str]]:
+        return []
+
+
+@queue.source("named")
+@dataclass
+class Named(Rows): ...
+
+
+async def iterations() -> None:
+    """A source keeps its type, and the handle of an iteration has a report and a progress."""
+    assert_type(Rows("users"), Rows)
+    assert_type(Named("users").table, str)
+    handle = await queue.iterate(Rows("users"), bare, plain, shards=3, args=("a",), budget=1)
+    assert_type(handle, Handle[Report])
+    assert_type(handle.progress(), Progress)
+    assert_type((await handle).started_at, datetime)
+    await queue.iterate(range(3), count, args=["typo"], result_ttl=None)
+    await queue.iterate([1, 2], "billing.plain", budget=timedelta(seconds=1))
+    await queue.iterate({1, 2}, bare)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await queue.iterate(7, bare)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def in_a_job() -> None:
