@@ -1,6 +1,7 @@
 """Iteration: after a crash each shard goes on behind the last item that was recorded as done."""
 
 import dataclasses
+import sqlite3
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,43 @@ async def test_the_shards_go_with_the_record(disk: Any, clock: VirtualClock) -> 
         await queue.iterate(Numbers(10), "callback", "finalize", shards=2)
         await clock.run_until_idle()
     assert left == {("asyncdefer.iteration",)}
+
+
+async def test_a_record_that_cannot_be_read(clock: VirtualClock, tmp_path: Path) -> None:
+    """Its shards wait, and are not taken for those of an iteration that has ended."""
+    path = tmp_path / "timers.db"
+    items: list[int] = []
+
+    def start() -> Queue:
+        queue = Queue(path, clock=clock)
+
+        @queue.task("callback")
+        async def callback(n: int) -> None:
+            await sleep(1)
+            items.append(n)
+
+        return queue
+
+    async with start() as queue:
+        handle = await queue.iterate(range(10), "callback", shards=2)
+        await clock.advance(2.5)
+    with sqlite3.connect(path) as db:
+        query = "UPDATE asyncdefer_jobs SET arguments = ? WHERE task = 'asyncdefer.iteration'"
+        [[before]] = db.execute(
+            "SELECT arguments FROM asyncdefer_jobs WHERE task = 'asyncdefer.iteration'"
+        )
+        db.execute(query, ("{}",))
+    db.close()
+    async with start() as queue:
+        await clock.advance(100)
+        assert len(items) == 4
+        assert len([job async for job in queue.jobs(task="asyncdefer.shard")]) == 2
+    with sqlite3.connect(path) as db:
+        db.execute(query, (before,))
+    db.close()
+    async with start() as queue:
+        await clock.run_until_idle()
+        found = await queue.handle(handle.id)
+        assert found is not None
+        assert (await found).items == 10
+    assert sorted(items) == list(range(10))

@@ -58,10 +58,11 @@ async def test_rows_that_leave_the_table_make_none_be_missed(
     db.execute("PRAGMA synchronous=OFF")
     db.execute("PRAGMA journal_mode=WAL")
     seen: list[str] = []
+    opened = [db]
 
     async def callback(text: str) -> None:
         seen.append(text)
-        db.execute("UPDATE rows SET done = TRUE WHERE text = ?", (text,))
+        opened[0].execute("UPDATE rows SET done = TRUE WHERE text = ?", (text,))
 
     db.execute("CREATE INDEX by_text ON rows (text)")
     handle = await queue.iterate(Rows(str(path)), callback, shards=4)
@@ -72,7 +73,7 @@ async def test_rows_that_leave_the_table_make_none_be_missed(
     await clock.run_until_idle()
     assert (await again).items == 0
     db.close()
-    del db  # the callback has it, and pytest keeps the queue
+    opened.clear()  # pytest keeps the queue, and that the callback
 
 
 START = datetime(2027, 1, 1, tzinfo=UTC)
