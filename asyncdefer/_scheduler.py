@@ -147,6 +147,8 @@ class Scheduler(LookUps):
         kwargs = kwargs or NO_KWARGS
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
         if given is not None and (given.after or lodge is not None):
+            if lodge is not None:
+                self.last = number = number + 1  # the one before it is left for `_id_after`
             own: Key = number if key is None else (task.identity, key)
             call = Call(number, task, own, when, steady, args, kwargs, context, 1, more)
             if lodge is not None:
@@ -242,8 +244,8 @@ class Scheduler(LookUps):
         return live is not None
 
     def _end_waiting(self, call: Call, outcome: Outcome) -> None:
-        if (lodged := self.lodged.get(call.id)) is not None:
-            lodged.cancelled = True  # its row is not ours to change
+        if call.id in self.lodged:
+            self.end_lodged(call.id, outcome)
             return
         self._take_out(call)
         self._end(call, outcome, None, self._steady())

@@ -11,7 +11,6 @@ one that may use the caller's connection.
 
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -29,7 +28,6 @@ T = TypeVar("T")
 _FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The releases without the WAL-reset bug: each of its series, and the last and all after it."""
 
-_told: Final[list[bool]] = []
 # It changes nothing, but takes the lock: what is read after it is not of the past.
 _LOCK: Final = "DELETE FROM main.asyncdefer_meta WHERE 0"
 _SAVE: Final = "SAVEPOINT asyncdefer_write"
@@ -58,19 +56,6 @@ def has_wal_reset_bug(version: tuple[int, int, int] = sqlite3.sqlite_version_inf
     return version < _FIXED[-1] and not any(
         version[:2] == fixed[:2] and version >= fixed for fixed in _FIXED
     )
-
-
-def warn_of_wal_reset_bug(*, has_bug: bool) -> None:
-    """A `RuntimeWarning`, once in a process."""
-    if has_bug and not _told:
-        _told.append(True)
-        text = (
-            f"SQLite {sqlite3.sqlite_version} may corrupt a file in WAL mode when one connection "
-            "checkpoints it while another one writes, which transactions on a connection of the "
-            "program's own make possible, if hardly likely: use SQLite 3.51.3 or newer "
-            "(https://sqlite.org/wal.html#walresetbug)"
-        )
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def lend(connection: object) -> "Lent | AsyncLent":
@@ -108,6 +93,26 @@ class Lent:
         self._check_usable()
         self._plain.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
         return has_wal_reset_bug()
+
+    def enter(self, home: Home) -> bool:
+        """Begin a transaction that one may `write` in, or join the one that is open.
+
+        Whether it was begun here. The errors are those of `begin` and `write`; after one of them
+        no transaction is open that was not before. Then as `prepare`.
+        """
+        self._check_usable()
+        begins = not self._db.in_transaction
+        if begins:
+            self._check_file(home)
+            self.begin()
+        try:
+            self.write(home, ())
+            self.prepare()
+        except BaseException:
+            if begins:
+                self.roll_back()
+            raise
+        return begins
 
     def begin(self) -> None:
         """`BEGIN IMMEDIATE`.
@@ -305,6 +310,10 @@ class AsyncLent:
     async def prepare(self) -> bool:
         """As `Lent.prepare`."""
         return await self._hop(Lent.prepare)
+
+    async def enter(self, home: Home) -> bool:
+        """As `Lent.enter`."""
+        return await self._hop(lambda lent: lent.enter(home))
 
     async def begin(self) -> None:
         """As `Lent.begin`."""
