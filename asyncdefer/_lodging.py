@@ -98,8 +98,7 @@ class Lodging(ABC):
     ) -> tuple[Handle[Any], Lodged]:
         """Take a call in, in the loop's thread; its row is still to be written."""
         task = self._queue.task_beside(fn) if given is None else self._queue.task_of(fn)
-        given = given or Options()
-        if given.after or given.repeat:
+        if given is not None and (given.after or given.repeat):
             raise ValueError(
                 "in a transaction a call takes neither after nor repeat: make it when the transaction"
                 " has committed"

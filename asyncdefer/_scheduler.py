@@ -146,14 +146,14 @@ class Scheduler(LookUps):
         heard = self._heard(DEBUG)
         kwargs = kwargs or NO_KWARGS
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
-        if given is not None and (given.after or lodge is not None):
+        if lodge is not None or (given is not None and given.after):
             if lodge is not None:
                 self.last = number = number + 1  # the one before it is left for `_id_after`
             own: Key = number if key is None else (task.identity, key)
             call = Call(number, task, own, when, steady, args, kwargs, context, 1, more)
             if lodge is not None:
                 lodge(call, text)
-            else:
+            elif given is not None:
                 self.hold(call, text, given.after or ())
             return Handle(self, call)
         if key is None:

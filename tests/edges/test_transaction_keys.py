@@ -1,0 +1,443 @@
+"""The rule of keys in a transaction: at the commit the newest call of a key survives, and not before."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import asyncdefer
+from asyncdefer import Every, Handle, JobCancelled, Retry, State
+from asyncdefer.testing import VirtualClock, check_conservation
+from tests.edges.tills import Shop, Till, open_till
+
+DAY = 86_400
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def shop(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Shop]:
+    shop = Shop(tmp_path / "shop.db", clock=clock)
+    async with shop.queue:
+        db = sqlite3.connect(shop.path)
+        db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        db.close()
+        yield shop
+        assert shop.queue.stats().held == 0
+        assert not shop.queue._started().books.yielding
+        assert not shop.queue._started().lodged
+        check_conservation(shop.queue)
+
+
+@pytest.fixture
+async def till(shop: Shop) -> AsyncIterator[Till]:
+    async with open_till(shop) as till:
+        yield till
+
+
+async def counted(shop: Shop) -> int:
+    """How many calls wait by the books, while the file is read."""
+    jobs = [job async for job in shop.queue.jobs(state="scheduled")]
+    assert shop.queue.stats().waiting == len(jobs)
+    return len(jobs)
+
+
+# What was waiting under the key
+
+OLD = {
+    "none": None,
+    "near": 60,
+    "far": 7 * DAY,
+    "far_and_held": 7 * DAY,
+}
+
+
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+@pytest.mark.parametrize("old", OLD)
+async def test_a_commit_replaces(
+    shop: Shop, till: Till, clock: VirtualClock, old: str, delay: float
+) -> None:
+    """Whatever waits, in memory or as a row, near or far: it waits until the commit, and no longer."""
+    first: Handle[int] | None = None
+    if OLD[old] is not None:
+        first = await shop.queue.enqueue(shop.ship, 1, delay=OLD[old], key="k")
+    waiter = asyncio.create_task(first.result()) if first and old != "far" else None
+    if old == "far":
+        first = None
+    async with till.transaction() as tx:
+        second = await tx.enqueue(shop.ship, 2, delay=delay, key="k")
+        assert second.state is State.HELD
+        if first is not None:
+            assert (first.state, first.replaced) == (State.SCHEDULED, False)
+    await shop.is_noticed()
+    if delay:
+        assert second.state is State.SCHEDULED
+        assert await counted(shop) == 1
+        assert second.eta == (await anext(shop.queue.jobs())).eta
+    if first is not None:
+        assert first.replaced
+        assert first.eta == second.eta
+    await clock.advance(31 * DAY)
+    assert await second == 2
+    if waiter is not None:
+        assert await waiter == 2
+    assert shop.runs == [2]
+    assert shop.queue.stats().replaced == (OLD[old] is not None)
+    assert await counted(shop) == 0
+
+
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+@pytest.mark.parametrize("old", OLD)
+async def test_a_rollback_leaves_what_was(
+    shop: Shop, till: Till, clock: VirtualClock, old: str, delay: float
+) -> None:
+    """What waited under the key waits on, and runs."""
+    if OLD[old] is not None:
+        first: Handle[int] | None = await shop.queue.enqueue(shop.ship, 1, delay=OLD[old], key="k")
+    else:
+        first = None
+    if old == "far":
+        first = None
+    with pytest.raises(ZeroDivisionError):
+        async with till.transaction() as tx:
+            await tx.enqueue(shop.ship, 2, delay=delay, key="k")
+            raise ZeroDivisionError
+    await shop.is_noticed()
+    assert await counted(shop) == (OLD[old] is not None)
+    if first is not None:
+        assert (first.state, first.replaced) == (State.SCHEDULED, False)
+    await clock.advance(31 * DAY)
+    assert shop.runs == ([] if OLD[old] is None else [1])
+    assert shop.queue.stats().replaced == 0
+
+
+async def test_a_far_row_that_comes_near_meanwhile(
+    shop: Shop, till: Till, clock: VirtualClock
+) -> None:
+    """A row that somebody looks up, or lets go of, before the commit is counted once."""
+    await shop.queue.enqueue(shop.ship, 1, delay=7 * DAY, key="k")
+    async with till.transaction() as tx:
+        handle = await tx.enqueue(shop.ship, 2, delay=60, key="k")
+        found = await shop.queue.pending(shop.ship, "k")
+        assert found is not None
+        del found
+        found = await shop.queue.pending(shop.ship, "k")
+    await shop.is_noticed()
+    assert found is not None and found.replaced
+    assert await counted(shop) == 1
+    await clock.advance(60)
+    assert await found == await handle == 2
+
+
+async def test_a_handle_that_is_let_go_of_before_the_commit(shop: Shop, till: Till) -> None:
+    """The row of a far call is counted, whether or not somebody holds it when it is replaced."""
+    first = await shop.queue.enqueue(shop.ship, 1, delay=7 * DAY, key="k")
+    async with till.transaction() as tx:
+        await tx.enqueue(shop.ship, 2, delay=60, key="k")
+        assert first.state is State.SCHEDULED
+        del first
+    await shop.is_noticed()
+    assert await counted(shop) == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_is_cancelled_meanwhile(shop: Shop, till: Till, kept: bool) -> None:
+    """The older call is cancelled while the transaction is open: that is its end, counted once."""
+    ttl = 60 if kept else 0
+    first = await shop.queue.options(result_ttl=ttl, delay=60, key="k").enqueue(shop.ship, 1)
+    async with till.transaction() as tx:
+        cancelling = asyncio.create_task(first.cancel())
+        await asyncio.sleep(0)
+        second = await tx.enqueue(shop.ship, 2, delay=60, key="k")
+    assert await cancelling
+    with pytest.raises(JobCancelled):
+        await first
+    await shop.is_noticed()
+    assert second.state is State.SCHEDULED
+    assert await counted(shop) == 1
+
+
+async def test_a_run_goes_on(shop: Shop, till: Till, clock: VirtualClock) -> None:
+    """A running job is never touched: the call waits as the next one of the key."""
+    first = await shop.queue.enqueue(shop.wait, 1, key="k")
+    await clock.advance(0, patience=0)
+    while shop.runs != [1]:
+        await asyncio.sleep(0.01)
+    async with till.transaction() as tx:
+        second = await tx.enqueue(shop.wait, 2, key="k")
+    await shop.is_noticed()
+    assert (first.state, second.state) == (State.RUNNING, State.SCHEDULED)
+    shop.may_end.set()
+    assert (await first, await second) == (1, 2)
+    assert shop.runs == [1, 2]
+
+
+@pytest.mark.parametrize("during", [True, False])
+async def test_a_retry_gives_way(shop: Shop, till: Till, clock: VirtualClock, during: bool) -> None:
+    """A job that waits for its next attempt is replaced; also if it failed while the file was taken."""
+    attempts: list[int] = []
+
+    @shop.queue.task("flaky", retry=Retry(3, delay=600, jitter=False))
+    async def flaky(order: int) -> int:
+        attempts.append(order)
+        await shop.may_end.wait()
+        if order == 1:
+            raise ConnectionError
+        return order
+
+    first = await shop.queue.enqueue(flaky, 1, key="k")
+    await clock.advance(0, patience=0)
+    while attempts != [1]:
+        await asyncio.sleep(0.01)
+    if not during:
+        shop.may_end.set()
+        await clock.advance(0)
+    async with till.transaction() as tx:
+        second = await tx.enqueue(flaky, 2, key="k", delay=60)
+        shop.may_end.set()
+        while first.state is State.RUNNING:
+            await asyncio.sleep(0.01)
+    await shop.is_noticed()
+    await clock.advance(60)
+    assert await first == await second == 2
+    assert attempts == [1, 2]
+
+
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+async def test_a_schedule_ends(shop: Shop, till: Till, clock: VirtualClock, delay: float) -> None:
+    """A call under the key of a schedule that waits takes its place, as any call does."""
+    every = await shop.queue.options(repeat=Every(60), key="k").enqueue(shop.ship, 1)
+    async with till.transaction() as tx:
+        handle = await tx.enqueue(shop.ship, 2, delay=delay, key="k")
+        assert not every.replaced
+    await shop.is_noticed()
+    await clock.advance(31 * DAY)
+    assert every.replaced
+    assert await every == await handle == 2
+    assert shop.runs == [2]
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("when", ["open", "after"])
+async def test_a_schedule_whose_run_ends_meanwhile(
+    shop: Shop, till: Till, clock: VirtualClock, when: str, commits: bool
+) -> None:
+    """The run that follows by itself is none that is newer than the call; after a rollback it goes on."""
+    await shop.queue.options(repeat=Every(60), key="k").enqueue(shop.wait, 1)
+    await clock.advance(60, patience=0)
+    while shop.runs != [1]:
+        await asyncio.sleep(0.01)
+    try:
+        async with till.transaction() as tx:
+            handle = await tx.enqueue(shop.wait, 2, delay=60, key="k")
+            if when == "open":
+                shop.may_end.set()
+                await asyncio.sleep(0.05)
+            if not commits:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    shop.may_end.set()
+    await shop.is_noticed()
+    await clock.advance(120)
+    if commits:
+        assert await handle == 2
+        assert shop.runs == [1, 2]
+        assert await shop.queue.pending(shop.wait, "k") is None
+    else:
+        assert shop.runs == [1, 1, 1]
+        found = await shop.queue.pending(shop.wait, "k")
+        assert found is not None
+        await found.cancel()
+
+
+# What comes meanwhile
+
+
+async def test_a_call_that_becomes_due_while_the_file_is_taken(
+    shop: Shop, till: Till, clock: VirtualClock
+) -> None:
+    """Its start waits for the file: if the transaction commits, it has been replaced before."""
+    first = await shop.queue.enqueue(shop.ship, 1, delay=60, key="k")
+    waiter = asyncio.create_task(first.result())
+    async with till.transaction() as tx:
+        second = await tx.enqueue(shop.ship, 2, key="k")
+        await clock.advance(60, patience=0)
+        await asyncio.sleep(0.05)
+        assert shop.runs == []
+    assert await second == await first == await waiter == 2
+    assert first.replaced
+    assert shop.runs == [2]
+
+
+async def test_it_becomes_due_and_the_transaction_is_rolled_back(
+    shop: Shop, till: Till, clock: VirtualClock
+) -> None:
+    """Then it runs."""
+    first = await shop.queue.enqueue(shop.ship, 1, delay=60, key="k")
+    with pytest.raises(ZeroDivisionError):
+        async with till.transaction() as tx:
+            await tx.enqueue(shop.ship, 2, key="k")
+            await clock.advance(60, patience=0)
+            raise ZeroDivisionError
+    assert await first == 1
+    assert shop.runs == [1]
+    await shop.is_noticed()
+
+
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+async def test_it_becomes_due_between_the_commit_and_the_adoption(
+    shop: Shop, till: Till, clock: VirtualClock, delay: float
+) -> None:
+    """The caller has committed, and the queue has not noticed yet: the older one does not run."""
+    first = await shop.queue.enqueue(shop.ship, 1, delay=60, key="k")
+    waiter = asyncio.create_task(first.result())
+    await till.run("BEGIN IMMEDIATE")
+    async with till.transaction() as tx:
+        second = await tx.enqueue(shop.ship, 2, delay=delay, key="k")
+    await till.run("COMMIT")
+    await clock.advance(60, patience=0)
+    await shop.is_noticed()
+    await clock.advance(31 * DAY)
+    assert await second == await first == await waiter == 2
+    assert shop.runs == [2]
+
+
+@pytest.mark.parametrize("old", OLD)
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_newer_call_from_elsewhere(
+    shop: Shop, till: Till, clock: VirtualClock, commits: bool, delay: float, old: str
+) -> None:
+    """It waits for the file, and is the newest then: all who wait follow it."""
+    first = None
+    if OLD[old] is not None:
+        first = await shop.queue.enqueue(shop.ship, 1, delay=OLD[old], key="k")
+    if old == "far":
+        first = None
+    try:
+        async with till.transaction() as tx:
+            second = await tx.enqueue(shop.ship, 2, delay=delay, key="k")
+            newer = asyncio.create_task(shop.queue.enqueue(shop.ship, 3, delay=delay, key="k"))
+            await asyncio.sleep(0.02)
+            assert not newer.done()
+            if not commits:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    third = await newer
+    await shop.is_noticed()
+    if delay:
+        assert await counted(shop) == 1
+    await clock.advance(31 * DAY)
+    for handle in (first, second if commits else None, third):
+        assert handle is None or await handle == 3
+    assert shop.runs == [3]
+
+
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+async def test_a_newer_call_before_the_adoption(
+    shop: Shop, till: Till, clock: VirtualClock, delay: float
+) -> None:
+    """The caller has committed, and at once calls again by the other way."""
+    await till.run("BEGIN IMMEDIATE")
+    async with till.transaction() as tx:
+        second = await tx.enqueue(shop.ship, 2, delay=60, key="k")
+    await till.run("COMMIT")
+    third = await shop.queue.enqueue(shop.ship, 3, delay=delay, key="k")
+    await shop.is_noticed()
+    await clock.advance(31 * DAY)
+    assert await second == await third == 3
+    assert second.replaced
+    assert shop.runs == [3]
+
+
+# Several in transactions
+
+
+async def test_calls_of_one_key_in_a_transaction(
+    shop: Shop, till: Till, clock: VirtualClock
+) -> None:
+    """The last one runs, for all, be they ever so many; `calls` counts them."""
+    seen: list[int] = []
+
+    @shop.queue.task("count")
+    async def count(order: int) -> int:
+        seen.append(asyncdefer.current().calls)
+        return order
+
+    async with till.transaction() as tx:
+        handles = [await tx.enqueue(count, n, delay=1, key="k") for n in range(1_500)]
+    await shop.is_noticed()
+    assert await counted(shop) == 1
+    await clock.advance(1)
+    assert {await handle for handle in handles} == {1_499}
+    assert seen == [1_500]
+    assert [handle.replaced for handle in (handles[0], handles[-1])] == [True, False]
+
+
+@pytest.mark.parametrize("old", [None, 60, 7 * DAY])
+@pytest.mark.parametrize("ends", ["cc", "cr", "rc", "rr"])
+@pytest.mark.parametrize("late", [True, False])
+async def test_two_transactions_for_one_key(
+    shop: Shop, till: Till, clock: VirtualClock, ends: str, old: float | None, late: bool
+) -> None:
+    """The later one that commits survives, also if the first was not noticed before the second ended."""
+    first = None
+    if old is not None:
+        first = await shop.queue.enqueue(shop.ship, 1, delay=old, key="k")
+    handles = []
+    if late:  # the caller's own, of which the queue hears later
+        for end, order in zip(ends, (2, 3), strict=True):
+            await till.run("BEGIN IMMEDIATE")
+            async with till.transaction() as tx:
+                handles.append(await tx.enqueue(shop.ship, order, delay=60, key="k"))
+            await till.run("COMMIT" if end == "c" else "ROLLBACK")
+    else:
+        for end, order in zip(ends, (2, 3), strict=True):
+            try:
+                async with till.transaction() as tx:
+                    handles.append(await tx.enqueue(shop.ship, order, delay=60, key="k"))
+                    if end == "r":
+                        raise ZeroDivisionError
+            except ZeroDivisionError:
+                pass
+    await shop.is_noticed()
+    expected = 3 if ends[1] == "c" else 2 if ends[0] == "c" else 1
+    assert await counted(shop) == (old is not None or ends != "rr")
+    await clock.advance(31 * DAY)
+    assert shop.runs == ([] if ends == "rr" and old is None else [expected])
+    for end, handle in zip(ends, handles, strict=True):
+        if end == "c":
+            assert await handle == expected
+        else:
+            assert handle.state is State.DROPPED
+    if first is not None:
+        assert await first == expected
+
+
+async def test_a_savepoint_restores_what_was_replaced(
+    shop: Shop, till: Till, clock: VirtualClock
+) -> None:
+    """Of the calls of a key, those that were rolled back with a savepoint have replaced nothing."""
+    first = await shop.queue.enqueue(shop.ship, 1, delay=7 * DAY, key="k")
+    del first
+    async with till.transaction() as tx:
+        await till.run("SAVEPOINT one")
+        gone = await tx.enqueue(shop.ship, 2, delay=60, key="k")
+        await till.run("ROLLBACK TO one")
+        second = await tx.enqueue(shop.ship, 3, delay=60, key="k")
+        await till.run("SAVEPOINT two")
+        gone_too = await tx.enqueue(shop.ship, 4, delay=60, key="k")
+        await till.run("ROLLBACK TO two")
+    await shop.is_noticed()
+    assert await counted(shop) == 1
+    await clock.advance(60)
+    assert await second == 3
+    assert gone.state is gone_too.state is State.DROPPED
+    assert shop.runs == [3]
