@@ -27,14 +27,14 @@ from asyncdefer.stores._base import Row, Written
 
 class Lodged(Struct, eq=False):
     """A call in a transaction. `replaced`: ids that gave way to it there. `since`: the last group of
-    the journal that had begun when the row was seen to be written. `outcome`: what it is to end with,
+    the journal that had begun when the row was seen to be written, None before. `outcome`: what it is to end with,
     if it was cancelled meanwhile. `spare`: the id before its own is not taken yet.
     """
 
     call: Call
     row: Row
     replaced: tuple[int, ...] = ()
-    since: int = 0
+    since: int | None = None
     outcome: Outcome | None = None
     spare: bool = True
 
@@ -121,7 +121,7 @@ class Committing(Holding):
         if not left or self.journal is None or self.closing:
             return None
         written = self.journal.written
-        over = [lodged for lodged in left if ended or lodged.since < written]
+        over = [lodged for lodged in left if ended or (lodged.since or 0) < written]
 
         def arrived(claim: Claim, found: list[Row]) -> None:
             self._fetched(claim, found)

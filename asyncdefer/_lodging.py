@@ -23,7 +23,8 @@ from asyncdefer._log import WARNING
 from asyncdefer._scheduler import Scheduler
 from asyncdefer.errors import JournalError, JournalFull
 from asyncdefer.stores._base import Note, Written
-from asyncdefer.stores._within import Home, has_wal_reset_bug
+from asyncdefer.stores._lent import Home
+from asyncdefer.stores._within import has_wal_reset_bug
 from asyncdefer.stores.sqlite import SQLiteStore
 
 _LOOK: Final = 0.25  # real seconds between two looks whether a transaction has ended

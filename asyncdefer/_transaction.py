@@ -13,14 +13,13 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar, Unpack, overloa
 import aiosqlite
 
 from asyncdefer._calls import Calls
-from asyncdefer._committing import Lodged
 from asyncdefer._core.options import CallOptions, Options, read_options
 from asyncdefer._door import running_loop
 from asyncdefer._handle import Handle
 from asyncdefer._lodging import Lodging, ended_inside, warn_of_wal_reset_bug
-from asyncdefer.stores._base import Add
 from asyncdefer.stores._hop import to_the_end
-from asyncdefer.stores._within import AsyncLent, Home, Lent, lend
+from asyncdefer.stores._lent import Home, Lent
+from asyncdefer.stores._within import AsyncLent, lend
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,7 +59,7 @@ class AsyncTransaction(Lodging):
         self._connection = connection
         self._asked_one: Asked | None = connection if hasattr(connection, _RAW) else None
         self._lent: AsyncLent | None = None
-        self._writing: set[asyncio.Task[Any]] = set()
+        self._writing = 0
 
     async def __aenter__(self) -> Self:
         home = self._enter()
@@ -105,8 +104,8 @@ class AsyncTransaction(Lodging):
         await to_the_end(self._end(commits=error is None))
 
     async def _end(self, *, commits: bool) -> None:
-        if self._writing:
-            await asyncio.wait(self._writing)
+        while self._writing:  # noqa: ASYNC110 - another task's call, which is on its way
+            await asyncio.sleep(0)
         if not self._own:
             self._left()
             return
@@ -190,21 +189,17 @@ class AsyncTransaction(Lodging):
         if self._inside is None:
             raise RuntimeError("a call is made inside of `async with queue.transaction(…) as tx:`")
         handle, lodged = self._lodge(fn, args, kwargs, eta, delay, key, given)
-        await to_the_end(self._write(lodged))
-        return handle
-
-    async def _write(self, lodged: Lodged) -> None:
         assert self._lent is not None
-        task = asyncio.current_task()
-        assert task is not None
-        self._writing.add(task)
+        self._writing += 1
         try:
-            self._written(lodged, await self._lent.write(self._home(), (Add(lodged.row),)))
+            await self._lent.add(self._home(), lodged.row, partial(self._written, lodged))
         except BaseException as error:
-            self._scheduler.lodged_ill(lodged, error)
+            if lodged.since is None:
+                self._scheduler.lodged_ill(lodged, error)
             raise
         finally:
-            self._writing.discard(task)
+            self._writing -= 1
+        return handle
 
 
 class Transaction(Lodging):
@@ -308,7 +303,7 @@ class Transaction(Lodging):
             lambda: self._lodge(fn, args, kwargs, eta, delay, key, given)
         )
         try:
-            written = self._lent.write(self._home(), (Add(lodged.row),))
+            written = self._lent.add(self._home(), lodged.row)
         except BaseException as error:
             self._tell_loop(partial(self._scheduler.lodged_ill, lodged, error))
             raise

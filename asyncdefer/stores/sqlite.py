@@ -36,7 +36,8 @@ from asyncdefer.stores._base import (
 from asyncdefer.stores._faults import BUSY_ROUNDS
 from asyncdefer.stores._file import File
 from asyncdefer.stores._hop import Hop, to_the_end
-from asyncdefer.stores._within import Home, Lent, lend
+from asyncdefer.stores._lent import Home, Lent
+from asyncdefer.stores._within import lend
 
 T = TypeVar("T")
 

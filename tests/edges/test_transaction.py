@@ -5,28 +5,12 @@ each call a row is written, so that the file itself says which calls are right.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from asyncdefer import Handle, JobDropped, QueueClosed, State
-from asyncdefer.testing import check_conservation
 from tests.edges.tills import KINDS, Shop, Till, open_till
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    shop = Shop(tmp_path / "shop.db")
-    async with shop.queue:
-        db = sqlite3.connect(shop.path)
-        db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
-        db.close()
-        yield shop
-        assert shop.queue.stats().held == 0
-        assert not shop.queue._started().books.yielding
-        check_conservation(shop.queue)
 
 
 @pytest.fixture(params=KINDS)

@@ -10,7 +10,7 @@ import pytest
 import asyncdefer
 from asyncdefer import Every, Handle, JobCancelled, Retry, State
 from asyncdefer.testing import VirtualClock, check_conservation
-from tests.edges.tills import Shop, Till, open_till
+from tests.edges.tills import Shop, Till, open_till, until
 
 DAY = 86_400
 
@@ -166,8 +166,7 @@ async def test_a_run_goes_on(shop: Shop, till: Till, clock: VirtualClock) -> Non
     """A running job is never touched: the call waits as the next one of the key."""
     first = await shop.queue.enqueue(shop.wait, 1, key="k")
     await clock.advance(0, patience=0)
-    while shop.runs != [1]:
-        await asyncio.sleep(0.01)
+    await until(lambda: shop.runs == [1])
     async with till.transaction() as tx:
         second = await tx.enqueue(shop.wait, 2, key="k")
     await shop.is_noticed()
@@ -192,16 +191,14 @@ async def test_a_retry_gives_way(shop: Shop, till: Till, clock: VirtualClock, du
 
     first = await shop.queue.enqueue(flaky, 1, key="k")
     await clock.advance(0, patience=0)
-    while attempts != [1]:
-        await asyncio.sleep(0.01)
+    await until(lambda: attempts == [1])
     if not during:
         shop.may_end.set()
         await clock.advance(0)
     async with till.transaction() as tx:
         second = await tx.enqueue(flaky, 2, key="k", delay=60)
         shop.may_end.set()
-        while first.state is State.RUNNING:
-            await asyncio.sleep(0.01)
+        await until(lambda: first.state is not State.RUNNING)
     await shop.is_noticed()
     await clock.advance(60)
     assert await first == await second == 2
@@ -230,8 +227,7 @@ async def test_a_schedule_whose_run_ends_meanwhile(
     """The run that follows by itself is none that is newer than the call; after a rollback it goes on."""
     await shop.queue.options(repeat=Every(60), key="k").enqueue(shop.wait, 1)
     await clock.advance(60, patience=0)
-    while shop.runs != [1]:
-        await asyncio.sleep(0.01)
+    await until(lambda: shop.runs == [1])
     try:
         async with till.transaction() as tx:
             handle = await tx.enqueue(shop.wait, 2, delay=60, key="k")

@@ -17,6 +17,13 @@ from asyncdefer import Handle, Queue
 KINDS: Final = ("aiosqlite", "sqlite3", "sqlalchemy")
 
 
+async def until(met: Callable[[], bool]) -> None:
+    """Wait for something that nobody tells; a second at the most."""
+    async with asyncio.timeout(1):
+        while not met():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.01)
+
+
 class Shop:
     """A queue with a task `ship`, and a table `orders` beside it. `runs`: what was shipped."""
 
@@ -49,9 +56,7 @@ class Shop:
 
     async def is_noticed(self) -> None:
         """Wait until the queue knows the end of each transaction; a second is the promise."""
-        async with asyncio.timeout(1):
-            while self.queue.stats().held:
-                await asyncio.sleep(0.01)
+        await until(lambda: not self.queue.stats().held)
 
 
 class Till:
@@ -151,4 +156,4 @@ async def alchemy(shop: Shop, *, legacy: bool = False) -> AsyncGenerator[AsyncEn
         await engine.dispose()
 
 
-__all__ = ["KINDS", "AsyncConnection", "Shop", "Till", "alchemy", "open_till"]
+__all__ = ["KINDS", "AsyncConnection", "Shop", "Till", "alchemy", "open_till", "until"]
