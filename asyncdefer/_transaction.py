@@ -127,14 +127,13 @@ class AsyncTransaction(Lodging):
             else:
                 await self._asked_one.commit()
         except BaseException as error:
-            if self._is_open():
-                await self._roll_back()
-            else:
+            if not self._is_open():
                 self._failed(error)
+            await self._roll_back()
             raise
 
     async def _roll_back(self) -> None:
-        if self._asked_one is not None and self._asked_one.in_transaction():
+        if self._asked_one is not None:
             await self._asked_one.rollback()
         if self._lent is not None and self._is_open():
             await self._lent.roll_back()
@@ -348,8 +347,10 @@ class Transacting(Calls):
             return Transaction(self, connection)
         if isinstance(connection, aiosqlite.Connection) or hasattr(connection, _RAW):
             return AsyncTransaction(self, connection)
-        lend(connection)  # which says what is wanted
-        raise AssertionError
+        raise TypeError(
+            "a transaction is one of an aiosqlite.Connection, a sqlite3.Connection or an AsyncConnection"
+            f" of SQLAlchemy, not of {connection!r}; of an AsyncSession: await session.connection()"
+        )
 
 
 async def _as_it_is(value: T) -> T:
