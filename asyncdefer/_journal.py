@@ -314,7 +314,8 @@ class Journal:
             self._out(written)
         for entry in group:
             if entry.call is not None:
-                if entry.call.id in written.lost:
+                # One that gave way to a newer call is lost to what was logged of it afterwards.
+                if entry.call.id in written.lost and entry.call.id not in written.replaced:
                     self._refuse([entry], JournalError(_TAKEN))
                     continue
                 entry.call.entry = None

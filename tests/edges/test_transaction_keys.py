@@ -1,18 +1,14 @@
 """The rule of keys in a transaction: at the commit the newest call of a key survives, and not before."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-import asyncdefer
 from asyncdefer import Every, Handle, JobCancelled, Retry, State
-from asyncdefer.testing import VirtualClock, check_conservation
-from tests.edges.tills import Shop, Till, open_till, until
-
-DAY = 86_400
+from asyncdefer.testing import VirtualClock
+from tests.edges.tills import DAY, Shop, Till, counted, open_till, opened, until
 
 
 @pytest.fixture
@@ -22,29 +18,14 @@ def clock() -> VirtualClock:
 
 @pytest.fixture
 async def shop(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Shop]:
-    shop = Shop(tmp_path / "shop.db", clock=clock)
-    async with shop.queue:
-        db = sqlite3.connect(shop.path)
-        db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
-        db.close()
+    async with opened(Shop(tmp_path / "shop.db", clock=clock)) as shop:
         yield shop
-        assert shop.queue.stats().held == 0
-        assert not shop.queue._started().books.yielding
-        assert not shop.queue._started().lodged
-        check_conservation(shop.queue)
 
 
 @pytest.fixture
 async def till(shop: Shop) -> AsyncIterator[Till]:
     async with open_till(shop) as till:
         yield till
-
-
-async def counted(shop: Shop) -> int:
-    """How many calls wait by the books, while the file is read."""
-    jobs = [job async for job in shop.queue.jobs(state="scheduled")]
-    assert shop.queue.stats().waiting == len(jobs)
-    return len(jobs)
 
 
 # What was waiting under the key
@@ -337,6 +318,31 @@ async def test_a_newer_call_from_elsewhere(
 
 
 @pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
+@pytest.mark.parametrize("commits", [True, False])
+async def test_an_older_call_from_elsewhere(
+    shop: Shop, till: Till, clock: VirtualClock, commits: bool, delay: float
+) -> None:
+    """It was made first and waits for the file, while a newer one is made in the transaction."""
+    second = None
+    try:
+        async with till.transaction() as tx:
+            older = asyncio.create_task(shop.queue.enqueue(shop.ship, 1, delay=delay, key="k"))
+            await asyncio.sleep(0.02)
+            second = await tx.enqueue(shop.ship, 2, delay=delay, key="k")
+            if not commits:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    first = await older
+    await shop.is_noticed()
+    await clock.advance(31 * DAY)
+    assert await first == (2 if commits else 1)
+    assert shop.runs == [2 if commits else 1]
+    assert second is not None
+    assert second.state is (State.SUCCEEDED if commits else State.DROPPED)
+
+
+@pytest.mark.parametrize("delay", [0, 60, 30 * DAY])
 async def test_a_newer_call_before_the_adoption(
     shop: Shop, till: Till, clock: VirtualClock, delay: float
 ) -> None:
@@ -350,90 +356,4 @@ async def test_a_newer_call_before_the_adoption(
     await clock.advance(31 * DAY)
     assert await second == await third == 3
     assert second.replaced
-    assert shop.runs == [3]
-
-
-# Several in transactions
-
-
-async def test_calls_of_one_key_in_a_transaction(
-    shop: Shop, till: Till, clock: VirtualClock
-) -> None:
-    """The last one runs, for all, be they ever so many; `calls` counts them."""
-    seen: list[int] = []
-
-    @shop.queue.task("count")
-    async def count(order: int) -> int:
-        seen.append(asyncdefer.current().calls)
-        return order
-
-    async with till.transaction() as tx:
-        handles = [await tx.enqueue(count, n, delay=1, key="k") for n in range(1_500)]
-    await shop.is_noticed()
-    assert await counted(shop) == 1
-    await clock.advance(1)
-    assert {await handle for handle in handles} == {1_499}
-    assert seen == [1_500]
-    assert [handle.replaced for handle in (handles[0], handles[-1])] == [True, False]
-
-
-@pytest.mark.parametrize("old", [None, 60, 7 * DAY])
-@pytest.mark.parametrize("ends", ["cc", "cr", "rc", "rr"])
-@pytest.mark.parametrize("late", [True, False])
-async def test_two_transactions_for_one_key(
-    shop: Shop, till: Till, clock: VirtualClock, ends: str, old: float | None, late: bool
-) -> None:
-    """The later one that commits survives, also if the first was not noticed before the second ended."""
-    first = None
-    if old is not None:
-        first = await shop.queue.enqueue(shop.ship, 1, delay=old, key="k")
-    handles = []
-    if late:  # the caller's own, of which the queue hears later
-        for end, order in zip(ends, (2, 3), strict=True):
-            await till.run("BEGIN IMMEDIATE")
-            async with till.transaction() as tx:
-                handles.append(await tx.enqueue(shop.ship, order, delay=60, key="k"))
-            await till.run("COMMIT" if end == "c" else "ROLLBACK")
-    else:
-        for end, order in zip(ends, (2, 3), strict=True):
-            try:
-                async with till.transaction() as tx:
-                    handles.append(await tx.enqueue(shop.ship, order, delay=60, key="k"))
-                    if end == "r":
-                        raise ZeroDivisionError
-            except ZeroDivisionError:
-                pass
-    await shop.is_noticed()
-    expected = 3 if ends[1] == "c" else 2 if ends[0] == "c" else 1
-    assert await counted(shop) == (old is not None or ends != "rr")
-    await clock.advance(31 * DAY)
-    assert shop.runs == ([] if ends == "rr" and old is None else [expected])
-    for end, handle in zip(ends, handles, strict=True):
-        if end == "c":
-            assert await handle == expected
-        else:
-            assert handle.state is State.DROPPED
-    if first is not None:
-        assert await first == expected
-
-
-async def test_a_savepoint_restores_what_was_replaced(
-    shop: Shop, till: Till, clock: VirtualClock
-) -> None:
-    """Of the calls of a key, those that were rolled back with a savepoint have replaced nothing."""
-    first = await shop.queue.enqueue(shop.ship, 1, delay=7 * DAY, key="k")
-    del first
-    async with till.transaction() as tx:
-        await till.run("SAVEPOINT one")
-        gone = await tx.enqueue(shop.ship, 2, delay=60, key="k")
-        await till.run("ROLLBACK TO one")
-        second = await tx.enqueue(shop.ship, 3, delay=60, key="k")
-        await till.run("SAVEPOINT two")
-        gone_too = await tx.enqueue(shop.ship, 4, delay=60, key="k")
-        await till.run("ROLLBACK TO two")
-    await shop.is_noticed()
-    assert await counted(shop) == 1
-    await clock.advance(60)
-    assert await second == 3
-    assert gone.state is gone_too.state is State.DROPPED
     assert shop.runs == [3]

@@ -13,8 +13,10 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from asyncdefer import Handle, Queue
+from asyncdefer.testing import check_conservation
 
 KINDS: Final = ("aiosqlite", "sqlite3", "sqlalchemy")
+DAY: Final = 86_400
 
 
 async def until(met: Callable[[], bool]) -> None:
@@ -57,6 +59,22 @@ class Shop:
     async def is_noticed(self) -> None:
         """Wait until the queue knows the end of each transaction; a second is the promise."""
         await until(lambda: not self.queue.stats().held)
+
+
+@asynccontextmanager
+async def opened(shop: Shop) -> AsyncGenerator[Shop, None]:
+    """It is open; afterwards its books have to balance, and nothing is held."""
+    async with shop.queue:
+        db = sqlite3.connect(shop.path)
+        db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        db.close()
+        yield shop
+        await shop.is_noticed()
+        scheduler = shop.queue._started()
+        assert not scheduler.lodged
+        assert not scheduler.books.yielding
+        assert scheduler.journal is not None and scheduler.journal.lent == 0
+        check_conservation(shop.queue)
 
 
 class Till:
@@ -156,4 +174,22 @@ async def alchemy(shop: Shop, *, legacy: bool = False) -> AsyncGenerator[AsyncEn
         await engine.dispose()
 
 
-__all__ = ["KINDS", "AsyncConnection", "Shop", "Till", "alchemy", "open_till", "until"]
+async def counted(shop: Shop) -> int:
+    """How many calls wait by the books, while the file is read."""
+    jobs = [job async for job in shop.queue.jobs(state="scheduled")]
+    assert shop.queue.stats().waiting == len(jobs)
+    return len(jobs)
+
+
+__all__ = [
+    "DAY",
+    "KINDS",
+    "AsyncConnection",
+    "Shop",
+    "Till",
+    "alchemy",
+    "counted",
+    "open_till",
+    "opened",
+    "until",
+]
