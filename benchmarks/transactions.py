@@ -1,11 +1,10 @@
-"""Calls in a transaction of the program's own, on its aiosqlite connection: a hundred in one, and one in each.
+"""Calls in a transaction of the program's own, on its aiosqlite connection, a hundred in each.
 
-The floor is the same insert by hand: BEGIN IMMEDIATE, one `execute` for each row into a table with the same columns and an index on the eta, COMMIT.
+The floor is the same insert by hand: BEGIN IMMEDIATE, one `execute` for each row into a table with the same columns and an index on the eta, COMMIT; on a connection that leaves checkpoints to others, as ours does.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import warnings
 from pathlib import Path
 from typing import Any
@@ -80,15 +79,5 @@ async def ours(job: Job) -> Figures:
     return await by_queue(job, 100)
 
 
-async def floor_each(job: Job) -> Figures:
-    return await by_hand(job, 1)
-
-
-async def ours_each(job: Job) -> Figures:
-    return await by_queue(job, 1)
-
-
-assert sqlite3.sqlite_version_info >= (3, 37)  # STRICT
-
 if __name__ == "__main__":
-    main({"floor": floor, "ours": ours, "floor_each": floor_each, "ours_each": ours_each})
+    main({"floor": floor, "ours": ours})
