@@ -14,6 +14,7 @@ from asyncdefer._handle import Handle
 from asyncdefer._log import LogEvent
 from asyncdefer._queue import Queue
 from asyncdefer._task import AsyncTask, SyncTask, Task, Tasks
+from asyncdefer._transaction import AsyncTransaction, Transaction
 from asyncdefer.errors import (
     DeferError,
     GiveUp,
@@ -38,6 +39,7 @@ from asyncdefer.stores.sqlite import SQLiteStore
 __all__ = [
     "AfterCommit",
     "AsyncTask",
+    "AsyncTransaction",
     "Clock",
     "Cron",
     "Defer",
@@ -77,6 +79,7 @@ __all__ = [
     "SystemClock",
     "Task",
     "Tasks",
+    "Transaction",
     "UnknownTask",
     "WrongLoop",
     "current",

@@ -79,6 +79,8 @@ class Books:
         self.far = WeakCalls()
         """Calls beyond the horizon of the journal, as long as somebody holds them."""
         self.beyond = 0  # rows beyond it, those among them
+        self.yielding: dict[int, bool] = {}
+        """Rows that gave way in a transaction that is open; True for those that `beyond` counts."""
         self.parked: dict[int, Row] = {}
         """Rows that cannot be run here, without their arguments."""
         self.promised: dict[int, Answer] = {}
@@ -97,6 +99,12 @@ class Books:
                 return
             call = run
         self.named.setdefault(call.id, call.first or call)
+
+    def set_beyond(self, id: int, *, now: bool) -> None:
+        """A row is among those beyond the horizon from now on, or no more."""
+        self.beyond += 1 if now else -1
+        if self.yielding and id in self.yielding:
+            self.yielding[id] = now
 
     def live(self, call: Call) -> Call | Running | None:
         """The waiting call or the run that a call has become; None if it has ended."""

@@ -57,6 +57,15 @@ class Calls(TaskDecorator):
     @abstractmethod
     def _started(self) -> Scheduler: ...
 
+    def _taking(self) -> Scheduler:
+        """What takes calls, in any thread; if nothing does now, the error that says why."""
+        owner = getattr(self.accept, "__self__", None)
+        if not isinstance(owner, Scheduler):
+            self.accept()  # of a queue that takes no calls
+            raise AssertionError(self.accept)
+        owner.check_not_closed()
+        return owner
+
     @overload
     async def enqueue(
         self,
@@ -150,7 +159,7 @@ class Calls(TaskDecorator):
     def enqueue_from_thread(self, fn: Any, /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """The same from another thread, which waits until the call is accepted."""
         if self.journal is not None:
-            check_outside()
+            check_outside(self.journal)
         return self.from_thread(partial(self.enqueue_nowait, fn, *args, **kwargs), _accepted)
 
     def from_thread(self, begin: Callable[[], R], safe: Callable[[R], Coroutine[Any, Any, R]]) -> R:
@@ -235,11 +244,7 @@ class Calls(TaskDecorator):
         Else the error that `accept` raises. In any thread, and nothing is changed. The tests are
         those of `Scheduler.accept`, in its order; that one is too hot to share them.
         """
-        owner = getattr(self.accept, "__self__", None)
-        if not isinstance(owner, Scheduler):
-            self.accept()  # of a queue that takes no calls: it says why
-            raise AssertionError(self.accept)
-        owner.check_not_closed()
+        owner = self._taking()
         make_key, span, when = task.make_key, task.delay, None
         if given is not None:
             if given.defer is not UNSET:

@@ -149,7 +149,7 @@ class Claims(Leaving):
             held.args, held.kwargs = call.args, call.kwargs
         held.eta = call.eta + self._ahead if call.steady else call.eta
         held.steady, held.context = False, NO_CONTEXT
-        self.books.beyond += 1
+        self.books.set_beyond(held.id, now=True)
         self.books.far.put(held)
         if self._beyond is None or held.eta < self._beyond:
             self._beyond = held.eta
@@ -244,8 +244,9 @@ class Claims(Leaving):
                 self._accounted.add(row.id)
                 self._overtaken(held.call, waiting)
             return None  # it is this one, or has given way to it
+        held = self.books.on_hold.get(row.id) if row.state == SCHEDULED else None
         try:
-            call = rows.call_of(row, task, self._ahead)
+            call = rows.call_of(row, task, self._ahead) if held is None else held.call
         except Unreadable as error:
             self._park(row, "Unreadable", str(error))
             return None
@@ -253,14 +254,13 @@ class Claims(Leaving):
             self.books.parked.pop(row.id, None)
             self._keep_promise(call)
             return self._hold_again(call)
-        held = self.books.on_hold.pop(row.id, None)
         if held is not None:  # it was in a transaction, which has committed
-            call.answer, call.first = held.call.shared(), held.call
+            del self.books.on_hold[row.id]
         elif row.id in self._accounted:  # it had given way to a call that was refused
             self._accounted.discard(row.id)
             self.ledger.claimed += 1
         elif self.books.parked.pop(row.id, None) is None and row.state == SCHEDULED:
-            self.books.beyond -= 1
+            self.books.set_beyond(row.id, now=False)
         far = None
         if row.state != RUNNING and held is None:  # else it may give way to that, or that to it
             far = self.books.far.pop(key)
@@ -281,6 +281,8 @@ class Claims(Leaving):
             self._interrupted(call, cancelled=rows.body_of(row).cancelled)
         else:
             self._let_wait(call)
+        if held is not None:
+            self._committed(call)
         return call
 
     def _keep_promise(self, call: Call) -> None:
@@ -296,12 +298,17 @@ class Claims(Leaving):
         if (far := self.books.far.get(call.key)) is not None and far.id < call.id:
             self._give_way(far, call)
         if self._is_near(call):
-            order = call.eta - self._ahead
+            order = call.eta if call.steady else call.eta - self._ahead
             old = self.agenda.place(call, order <= self._steady(), order)
             if old is not None and old.calls:  # an interrupted run gives way to a newer call
                 self._give_way(old, call)
             self.wake()
         else:
+            old = self.agenda.waiting.get(call.key)
+            if old is not None and old.id < call.id:  # it gave way in a transaction
+                self.agenda.remove(call.key)
+                if old.calls:
+                    self._give_way(old, call)
             self._go_far(call)
 
     def _give_way(self, old: Call, call: Call) -> None:
@@ -312,7 +319,8 @@ class Claims(Leaving):
         self._replaced(old, call)
 
     def _is_near(self, call: Call) -> bool:
-        return call.eta - self._ahead < self.near or self._stays(call)
+        order = call.eta if call.steady else call.eta - self._ahead
+        return order < self.near or self._stays(call)
 
     def _stays(self, call: Call) -> bool:
         """It is in memory however far its eta is: for itself, or since its key has a schedule."""
@@ -353,7 +361,7 @@ class Claims(Leaving):
             return
         self.books.parked[row.id] = structs.replace(row, arguments="", body="")
         if row.state == SCHEDULED:
-            self.books.beyond -= 1
+            self.books.set_beyond(row.id, now=False)
         elif row.state == HELD:
             self._hold_parked(row)
         if kind != "UnknownTask" or row.task not in self._unknown:

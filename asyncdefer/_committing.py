@@ -2,19 +2,22 @@
 
 Until then the job is held here, and nobody else sees its row. What became of the transaction is
 read from the journal: a claim by ids finds the rows that were committed, and those it does not find
-were rolled back with a savepoint or with all of it.
+were rolled back with a savepoint or with all of it; or a later transaction's call took their place.
+
+What waits under the key of such a call is left alone until the commit, and may be replaced, moved
+or ended meanwhile; what gave way to it in the file is counted when that is known to have happened.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from asyncdefer import _rows as rows
 from asyncdefer._core.instant import moment
-from asyncdefer._core.job import Call, Held
-from asyncdefer._core.lifecycle import State
+from asyncdefer._core.job import Call, Held, Key, More, Outcome
+from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._entry import Claim
 from asyncdefer._holding import Holding
 from asyncdefer._log import DEBUG
@@ -23,15 +26,17 @@ from asyncdefer.stores._base import Row, Written
 
 
 class Lodged(Struct, eq=False):
-    """A call in a transaction. `replaced`: ids that gave way to it there; `unseen`: those of them
-    that were no jobs in memory then.
+    """A call in a transaction. `replaced`: ids that gave way to it there. `since`: the last group of
+    the journal that had begun when the row was seen to be written, None before. `outcome`: what it is to end with,
+    if it was cancelled meanwhile. `spare`: the id before its own is not taken yet.
     """
 
     call: Call
     row: Row
     replaced: tuple[int, ...] = ()
-    unseen: tuple[int, ...] = ()
-    cancelled: bool = False
+    since: int | None = None
+    outcome: Outcome | None = None
+    spare: bool = True
 
 
 class Committing(Holding):
@@ -40,11 +45,13 @@ class Committing(Holding):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lodged: dict[int, Lodged] = {}
-        """Those whose transaction is not known to have ended."""
+        """Those whose transaction is not known to have ended, in the order of their ids."""
 
     @abstractmethod
-    def cancel(self, call: Call) -> bool:
-        """Take a waiting job out, or stop its run; False if it has ended."""
+    def _end_waiting(self, call: Call, outcome: Outcome) -> None:
+        """Take a waiting job out."""
+
+    # -- lodged
 
     def lodge(self, call: Call, arguments: str) -> Lodged:
         """Hold a call whose row is about to be written."""
@@ -57,74 +64,146 @@ class Committing(Holding):
         return lodged
 
     def lodged_well(self, lodged: Lodged, written: Written) -> None:
-        """Its row stands in the transaction."""
-        key = lodged.call.key
-        waiting = self.agenda.waiting.get(key) or self.books.far.get(key)
-        run = self.runs.get(key)
-        known = {call.id for call in (waiting, run and run.call) if isinstance(call, Call)}
-        known.update(self.books.on_hold)
-        lodged.replaced = written.replaced
-        lodged.unseen = tuple(id for id in written.replaced if id not in known)
+        """Its row stands in the transaction, or gave way there to one of a later call."""
+        assert self.journal is not None
+        call = lodged.call
+        lodged.since = self.journal.groups
+        lodged.replaced = tuple(id for id in written.replaced if id != call.id)
+        for id in lodged.replaced:
+            self.books.yielding.setdefault(id, self._is_row_only(call.key, id))
+        if len(lodged.replaced) < len(written.replaced):
+            self._overtaken(call, self._newer(call.key))
 
-    def lodged_ill(self, lodged: Lodged, error: Exception) -> None:
+    def _is_row_only(self, key: Key, id: int) -> bool:
+        """A row is one of those beyond the horizon."""
+        books, far = self.books, self.books.far.get(key)
+        if far is not None and far.id == id:
+            return True
+        waiting, run = self.agenda.waiting.get(key), self.runs.get(key)
+        if (waiting is not None and waiting.id == id) or (run is not None and run.call.id == id):
+            return False
+        if id in books.on_hold or id in books.parked or id in self._accounted:
+            return False
+        return id not in self._unwritten().ids  # it has ended, and the end waits for the file
+
+    def lodged_ill(self, lodged: Lodged, error: BaseException) -> None:
         """Its row could not be written: it was never accepted."""
         if self.books.on_hold.pop(lodged.call.id, None) is not None:
             self.ledger.accepted -= 1
         self.lodged.pop(lodged.call.id, None)
         self._bury(lodged.call, error)
 
+    def end_lodged(self, id: int, outcome: Outcome) -> None:
+        """It is not to run, nor is what took its place; their rows are not ours to change yet."""
+        ended: set[int] = set()
+        for lodged in self.lodged.values():
+            if lodged.call.id == id or not ended.isdisjoint(lodged.replaced):
+                ended.add(lodged.call.id)
+                lodged.outcome = lodged.outcome or outcome
+
+    def _id_after(self, call: Call, now: int) -> int:
+        """What follows by itself is no newer than a call that was made before."""
+        for lodged in self.lodged.values():
+            if lodged.call.key == call.key and lodged.spare:
+                lodged.spare = False
+                return lodged.call.id - 1
+        return super()._id_after(call, now)
+
+    # -- what became of it
+
     def look_for(self, calls: Sequence[Lodged], *, ended: bool) -> Claim | None:
-        """Ask which of them were committed; `ended`: the others were not, and never will be."""
+        """Ask which of them were committed; `ended`: the others were not, and never will be.
+
+        What was written before a group of the journal had its transaction ended by then: there is
+        one writer.
+        """
         left = [lodged for lodged in calls if lodged.call.id in self.lodged]
-        if not left or self.journal is None:
+        if not left or self.journal is None or self.closing:
             return None
+        written = self.journal.written
+        over = [lodged for lodged in left if ended or (lodged.since or 0) < written]
 
         def arrived(claim: Claim, found: list[Row]) -> None:
-            self._committed(left, claim, found)
-            if ended and not self.closing:
-                self._rolled_back(left)
+            self._fetched(claim, found)
+            if self.closing:
+                return
+            there = {row.id for row in found}
+            self._rolled_back([lodged for lodged in over if lodged.call.id not in there])
+            # A newer call takes their place, or is refused: then they are asked for once more.
+            self.look_for([lodged for lodged in over if lodged.call.id in there], ended=True)
 
         ids = [lodged.call.id for lodged in left]
         return self.journal.claim(Claim(arrived=arrived, ids=ids))
 
-    def _committed(self, calls: Iterable[Lodged], claim: Claim, found: list[Row]) -> None:
-        if self.closing:
+    def _committed(self, call: Call) -> None:
+        lodged = self.lodged.pop(call.id, None)
+        if lodged is None:
             return
-        by_id = {lodged.call.id: lodged for lodged in calls}
-        for row in sorted(found, key=lambda row: row.id, reverse=True):
-            lodged = by_id.get(row.id)
-            if lodged is not None:
-                self._count_replaced(lodged, by_id)
-        self._fetched(claim, found)
-        for row in found:
-            lodged = by_id.get(row.id)
-            if lodged is not None and self.lodged.pop(row.id, None) is not None:
-                self._accounted.difference_update(lodged.replaced)
-                if lodged.cancelled:
-                    self.cancel(lodged.call)
-
-    def _count_replaced(self, lodged: Lodged, by_id: dict[int, Lodged]) -> None:
-        """What gave way in the transaction: calls of the same one, and rows that nobody has seen."""
-        for id in lodged.replaced:
-            older = by_id.get(id)
-            if older is not None and self.lodged.pop(id, None) is not None:
-                self.books.on_hold.pop(id, None)
+        left = list(lodged.replaced)
+        while left:
+            id = left.pop()
+            self._accounted.discard(id)
+            older = self.lodged.pop(id, None)
+            row_only = self.books.yielding.pop(id, False)
+            if older is not None:
+                left += older.replaced
+                self._gave_way(older, call, lodged.outcome)
+            elif row_only or self.books.parked.pop(id, None) is not None:
                 self.ledger.replaced += 1
-                older.call.shared().follow(lodged.call.shared())
-                self.books.name(older.call)
-                self._replaced(older.call, lodged.call)
-                self._count_replaced(older, by_id)
-            elif id in lodged.unseen and self.books.find(id) is None:
-                self.ledger.replaced += 1
-                if self.books.parked.pop(id, None) is None:
-                    self.books.beyond -= 1
+                self.books.beyond -= row_only
+        self._end_schedule_under(call)
+        live = self.books.live(call)
+        if lodged.outcome is not None and isinstance(live, Call) and live.id == call.id:
+            self._end_waiting(live, lodged.outcome)
 
-    def _rolled_back(self, calls: Iterable[Lodged]) -> None:
+    def _gave_way(self, older: Lodged, call: Call, outcome: Outcome | None) -> None:
+        """A call of a transaction that a later call in one has replaced."""
+        if self.books.on_hold.pop(older.call.id, None) is None:
+            return
+        if older.outcome is not None and outcome is None:  # it was cancelled before
+            self._conclude_unwritten(older.call, older.outcome)
+            return
+        call.calls += older.call.calls
+        self.ledger.replaced += 1
+        older.call.shared().follow(call.shared().final())
+        self.books.name(older.call)
+        self._replaced(older.call, call)
+        older.call.let_go()
+
+    def _end_schedule_under(self, call: Call) -> None:
+        """Its schedule has no run any more, since this call is there."""
+        schedule = self.schedules.get(call.key)
+        if schedule is not None and self.books.live(schedule) is None:
+            last = structs.replace(call, more=More(schedule=schedule))
+            self._end_schedule(last, call.shared().final(), replaced=True)
+
+    def _rolled_back(self, calls: Sequence[Lodged]) -> None:
+        """Their rows are not there; but where a later transaction has taken the place of one, it is for that to say."""
+        ids = {lodged.call.id for lodged in calls}
+        others = [lodged for lodged in self.lodged.values() if lodged.call.id not in ids]
+        given = {id for lodged in others for id in lodged.replaced}
+        back: list[Lodged] = []
         for lodged in calls:
             call = lodged.call
-            if self.lodged.pop(call.id, None) is None:
+            if call.id in given or self.lodged.pop(call.id, None) is None:
                 continue
+            for id in lodged.replaced:
+                if id in self.lodged and id not in ids:
+                    back.append(self.lodged[id])
+                if id not in given:
+                    self.books.yielding.pop(id, None)
             if self.books.on_hold.pop(call.id, None) is not None:
-                self.ledger.counts[State.DROPPED] += 1
                 text = f"the transaction of {call.task.name} was rolled back"
-                self._bury(call, JobDropped(text))
+                dropped = Outcome(Event.DROP, error=JobDropped(text))
+                self._conclude_unwritten(call, lodged.outcome or dropped)
+        self.look_for(back, ended=True)
+
+    def _conclude_unwritten(self, call: Call, outcome: Outcome) -> None:
+        """It has ended, and there is no row to say so."""
+        state = after(State.HELD, outcome.event)
+        self.ledger.counts[state] += 1
+        assert outcome.error is not None
+        self._bury(call, outcome.error, state)
+        call.let_go()
+        if self._heard(DEBUG):
+            self.tell(DEBUG, f"job_{state.value}", call, attempt=0)

@@ -6,8 +6,7 @@ third of the time that asking for the running loop takes (on 3.11 that asks for 
 
 import asyncio
 import os
-from contextlib import suppress
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, Final, Protocol
 from weakref import WeakSet
@@ -15,7 +14,17 @@ from weakref import WeakSet
 running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises where we compare
 
 
-_inside: Final[ContextVar[object]] = ContextVar("asyncdefer_transaction", default=None)
+class Inside:
+    """A task or thread that has a transaction on the file of a journal open."""
+
+    __slots__ = ("journal", "who")
+
+    def __init__(self, journal: object) -> None:
+        self.who: object = _who()
+        self.journal: object = journal
+
+
+_inside: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("asyncdefer_transactions", default=())
 
 
 class Guarded(Protocol):
@@ -64,23 +73,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-def go_in() -> Token[object]:
+def go_in(journal: object) -> Inside:
     """What this task or thread does is part of a transaction on the journal's file."""
-    return _inside.set(_who())
+    inside = Inside(journal)
+    _inside.set((*(other for other in _inside.get() if other.journal is not None), inside))
+    return inside
 
 
-def go_out(token: Token[object]) -> None:
-    """It is no more."""
-    with suppress(ValueError):  # another task leaves than came in
-        _inside.reset(token)
+def go_out(inside: Inside) -> None:
+    """It is no more, whichever task or context says so."""
+    inside.who = inside.journal = None
 
 
-def check_outside() -> None:
-    """`RuntimeError` for a call that would wait for the commit that its caller is about to make."""
-    if _inside.get() == _who():
+def check_outside(journal: object) -> None:
+    """`RuntimeError` for who would wait for the commit that it is about to make itself."""
+    if any(inside.journal is journal and inside.who == _who() for inside in _inside.get()):
         raise RuntimeError(
-            "inside of queue.transaction(…) a call is made by tx.enqueue(…): this one could be "
-            "recorded after the commit only, for which it would wait for ever"
+            "inside of queue.transaction(…) calls are made by tx.enqueue(…): anything else is recorded"
+            " after the commit only, and to wait for that here would be to wait for ever"
         )
 
 

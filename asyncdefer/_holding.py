@@ -40,7 +40,7 @@ from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG
 from asyncdefer._plan import Record
 from asyncdefer.errors import JobCancelled
-from asyncdefer.stores._base import HELD, LAST_ID, Add, Row, Set
+from asyncdefer.stores._base import HELD, LAST_ID, Add, Drop, Row, Set
 
 _SUCCEEDED: Final = State.SUCCEEDED.value
 _DROPPED: Final = State.DROPPED.value
@@ -269,10 +269,13 @@ class Holding(Claims):
         held.row = structs.replace(row, arguments="")
         self._unattached.append(held)
 
-    def _discard_parked(self, id: int) -> None:
+    def _discard_parked(self, row: Row) -> None:
         """A row that cannot be run here goes."""
-        self._strangers.pop(id, None)
-        promised = self.books.promised.pop(id, None)
+        assert self.journal is not None
+        self.ledger.counts[State.DROPPED] += 1
+        self.journal.log(Drop(row.id, row.state))
+        self._strangers.pop(row.id, None)
+        promised = self.books.promised.pop(row.id, None)
         if promised is not None:
             self._free(promised, _DROPPED)
 

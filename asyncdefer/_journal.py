@@ -75,6 +75,7 @@ class Journal:
         self._idle: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self.lent = 0  # transactions of the program's own that are open
+        self.groups = self.written = 0  # that were begun; the last one that was written
         self._closing = False
         self._closed = False
         self._held = False  # by somebody else, at the last write
@@ -106,10 +107,12 @@ class Journal:
         return claim
 
     async def through(self, line: Line) -> None:
-        """Wait until the store has it; `JournalError` if a try has failed."""
+        """Wait until the store has it; `JournalError` if a try has failed, `RuntimeError` as `room`."""
         while not line.through:
             if line.error is not None:
                 raise line.error.with_traceback(None)
+            if self.lent and (self._line or self._group or self._stuck):
+                check_outside(self)
             waiter = self._loop.create_future()
             if line.waiters is None:
                 line.waiters = []
@@ -134,12 +137,9 @@ class Journal:
         return bool(self.lent) or len(self._line) >= BACKLOG
 
     async def room(self) -> None:
-        """Wait until the line is shorter than it may be.
-
-        `RuntimeError` for who has the file in a transaction, and would wait for its end.
-        """
+        """Wait for a place in line; `RuntimeError` for who holds the file, and would wait for itself."""
         if self.lent:
-            check_outside()
+            check_outside(self)
         while len(self._line) >= BACKLOG:
             waiter = self._loop.create_future()
             self._room.append(waiter)
@@ -263,6 +263,7 @@ class Journal:
         self._group = group
         self._held = False
         commands = [entry.command for entry in group]
+        self.groups = number = self.groups + 1
         try:
             written = await self.store.write(self.owner, commands)
         except Exception as error:  # noqa: BLE001 - the writer must not end, whatever a store raises
@@ -279,6 +280,7 @@ class Journal:
                 return
         else:
             self._group = []
+            self.written = number
             commands.clear()  # a store's thread may hold it until there is something else to do
             self._finish(group, written)
             return
@@ -312,7 +314,8 @@ class Journal:
             self._out(written)
         for entry in group:
             if entry.call is not None:
-                if entry.call.id in written.lost:
+                # One that gave way to a newer call is lost to what was logged of it afterwards.
+                if entry.call.id in written.lost and entry.call.id not in written.replaced:
                     self._refuse([entry], JournalError(_TAKEN))
                     continue
                 entry.call.entry = None

@@ -106,11 +106,11 @@ class Leaving(Loop):
         run = self.runs.get(key)
         return run.call if run is not None and run.call.entry is not None else None
 
-    def _bury(self, call: Call, error: Exception) -> None:
+    def _bury(self, call: Call, error: BaseException, state: State = State.DROPPED) -> None:
         """Nothing of a call is left: those who wait for it get the error."""
         answer = call.shared().final()
         if answer.state is None:
-            answer.id, answer.error, answer.state = call.id, error, State.DROPPED.value
+            answer.id, answer.error, answer.state = call.id, error, state.value
             answer.wake()
             if answer.held is not None and not self.closing:
                 self._free(answer, answer.state)
@@ -119,19 +119,26 @@ class Leaving(Loop):
         call = run.call
         self.agenda.release(call.key)
         self.ledger.counts[State.DROPPED] += 1
+        if (newer := self._newer(call.key)) is not None:
+            self._end_schedule(call, newer.shared(), replaced=True)
         self._leave(call, _gone(call))
         self.wake()
+
+    @abstractmethod
+    def _committed(self, call: Call) -> None:
+        """The row of a call that was in a transaction was there after it, if only for a while."""
 
     def _overtaken(self, call: Call, newer: Call | None) -> None:
         """A call that came later has taken the place of one that was committed, and is not here yet."""
         self.books.on_hold.pop(call.id, None)
         self.ledger.replaced += 1
         if newer is None:
-            self._bury(call, _gone(call))
-            return
-        call.shared().follow(newer.shared())
-        self.books.name(call)
-        self._replaced(call, newer)
+            self._leave(call, _gone(call))
+        else:
+            call.shared().follow(newer.shared())
+            self.books.name(call)
+            self._replaced(call, newer)
+        self._committed(call)
 
     def out(self, written: Written) -> None:
         """Ids that left the store without having been told to."""
@@ -166,7 +173,7 @@ class Leaving(Loop):
                     continue
                 self.ledger.replaced += 1
                 if (row := self.books.parked.pop(id, None)) is None:
-                    self.books.beyond -= 1
+                    self.books.set_beyond(id, now=False)
                 else:
                     self._leave_parked(row)
 

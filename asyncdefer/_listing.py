@@ -53,18 +53,38 @@ async def _in_journal(
     await scheduler.recorded()  # so that rows have the states that jobs have here
     kept = None if state is None or state is State.HELD else str(state)
     after = START
+    # Those in a transaction have a row that nobody else sees.
+    unseen = sorted(
+        (scheduler.books.wall_eta(one.call), id) for id, one in scheduler.lodged.items()
+    )
     while True:
         found = journal.store.scan(
             state=kept, task=task, key_prefix=key_prefix, after=after, limit=PAGE
         )
         page = [row async for row in found]
         for row in page:
+            while unseen and unseen[0] <= (row.at, row.id):
+                job = _lodged(scheduler, unseen.pop(0)[1], row)
+                if job is not None:
+                    yield job
             job = _shown(scheduler, row)
             if job is not None:
                 yield job
         if len(page) < PAGE:
-            return
+            break
         after = page[-1].at, page[-1].id
+    for _, id in unseen:
+        job = _lodged(scheduler, id)
+        if job is not None:
+            yield job
+
+
+def _lodged(scheduler: Scheduler, id: int, row: Row | None = None) -> Job | None:
+    """The job of a call in a transaction, unless it is told by its row."""
+    lodged = scheduler.lodged.get(id)
+    if lodged is None or (row is not None and row.id == id):
+        return None
+    return scheduler.books.view(scheduler.books.wall_eta(lodged.call), lodged.call)
 
 
 def _shown(scheduler: Scheduler, row: Row) -> Job | None:

@@ -116,7 +116,7 @@ class Recording:
         """Beyond the horizon it is no more."""
         if self.books.far and self.books.far.get(call.key) is call:
             self.books.far.pop(call.key)
-            self.books.beyond -= 1
+            self.books.set_beyond(call.id, now=False)
 
     # -- entries
 

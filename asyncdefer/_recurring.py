@@ -125,13 +125,17 @@ class Recurring(Jobs):
             rate=had.rate, options=had.options, schedule=had.schedule,
             grid=found.eta, ends=found.ends, caught=found.caught,
         )  # fmt: skip
-        number, steady = self._next_id(now), cast(Repeat, call.repeat).steady
+        number, steady = self._id_after(call, now), cast(Repeat, call.repeat).steady
         again = Call(
             number, call.task, call.key, found.eta, steady, call.args, call.kwargs, context, 1, more
         )
         self._enter(again, now)
         self._tell_missed(again, found.left_out)
         return again
+
+    def _id_after(self, call: Call, now: int) -> int:
+        """The id of the run that follows."""
+        return self._next_id(now)
 
     def _revive(self, call: Call) -> None:
         """The schedule that a refused call had ended is none that has ended."""

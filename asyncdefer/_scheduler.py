@@ -148,10 +148,12 @@ class Scheduler(LookUps):
         heard = self._heard(DEBUG)
         kwargs = kwargs or NO_KWARGS
         context = copy_context() or NO_CONTEXT  # an empty one is shared; runs take copies
-        if given is not None and (given.after or lodge is not None):
+        if lodge is not None or (given is not None and given.after):
+            if lodge is not None:
+                self.last = number = number + 1  # the one before it is left for `_id_after`
             own: Key = number if key is None else (task.identity, key)
             call = Call(number, task, own, when, steady, args, kwargs, context, 1, more)
-            (lodge or partial(self.hold, handles=given.after or ()))(call, text)
+            (lodge or partial(self.hold, handles=(given and given.after) or ()))(call, text)
             return Handle(self, call)
         if key is None:
             call = Call(number, task, number, when, steady, args, kwargs, context, 1, more)
@@ -241,8 +243,8 @@ class Scheduler(LookUps):
         return live is not None
 
     def _end_waiting(self, call: Call, outcome: Outcome) -> None:
-        if (lodged := self.lodged.get(call.id)) is not None:
-            lodged.cancelled = True  # its row is not ours to change
+        if call.id in self.lodged:
+            self.end_lodged(call.id, outcome)
             return
         self._take_out(call)
         self._end(call, outcome, None, self._steady())
@@ -311,9 +313,7 @@ class Scheduler(LookUps):
         self.check_loop()
         row = self.books.parked.pop(number, None)
         if row is not None and self.journal is not None:
-            self.ledger.counts[State.DROPPED] += 1
-            self.journal.log(Drop(number, row.state))
-            self._discard_parked(number)
+            self._discard_parked(row)
             return True
         call = self.books.find(number)
         if call is None:

@@ -3,7 +3,10 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, Unpack, overload
 
@@ -13,18 +16,24 @@ from asyncdefer._calls import Calls
 from asyncdefer._core.options import CallOptions, Options, read_options
 from asyncdefer._door import running_loop
 from asyncdefer._handle import Handle
-from asyncdefer._lodging import Lodging
-from asyncdefer.stores._base import Add, Unknown
-from asyncdefer.stores._within import AsyncLent, Lent, lend, warn_of_wal_reset_bug
+from asyncdefer._lodging import Lodging, ended_inside, warn_of_wal_reset_bug
+from asyncdefer.stores._hop import to_the_end
+from asyncdefer.stores._lent import Home, Lent
+from asyncdefer.stores._within import AsyncLent, lend
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _RAW: Final = "get_raw_connection"
 
 
 class Asked(Protocol):
-    """A connection of SQLAlchemy, which is asked for that of its driver."""
+    """A connection of SQLAlchemy, which has one of its driver."""
 
+    def in_transaction(self) -> bool: ...
+    def begin(self) -> Any: ...
+    async def commit(self) -> None: ...
+    async def rollback(self) -> None: ...
     async def get_raw_connection(self) -> Any: ...
 
 
@@ -48,32 +57,42 @@ class AsyncTransaction(Lodging):
     def __init__(self, queue: Calls, connection: Any) -> None:
         super().__init__(queue)
         self._connection = connection
+        self._asked_one: Asked | None = connection if hasattr(connection, _RAW) else None
         self._lent: AsyncLent | None = None
+        self._writing = 0
 
     async def __aenter__(self) -> Self:
-        if self._inside:
-            raise RuntimeError("this transaction is entered already: make another one")
-        store, journal = self._store()
+        home = self._enter()
         self._scheduler.check_loop()
-        self._connection, self._joins = await _driver_of(self._connection)
-        lent = lend(self._connection)
-        assert isinstance(lent, AsyncLent)
-        self._lent = lent
-        warn_of_wal_reset_bug(has_bug=await lent.prepare())
-        self._own = not lent.is_open()
-        if self._own:
-            await lent.begin()
+        warn_of_wal_reset_bug()
         try:
-            await store.write(journal.owner, [], within=self._connection)
-        except BaseException:
+            await to_the_end(self._begin(home))
+        except asyncio.CancelledError:
             if self._own:
-                await lent.roll_back()
+                await to_the_end(self._roll_back())
             raise
-        if self._joins:
-            self._own = False
         self._begun()
         self._come_in()
         return self
+
+    async def _begin(self, home: Home) -> None:
+        asked = self._asked_one
+        if asked is not None:
+            if not asked.in_transaction():
+                await asked.begin()
+                self._own = True
+            self._connection = (await asked.get_raw_connection()).driver_connection
+        try:
+            lent = lend(self._connection)
+            assert isinstance(lent, AsyncLent)
+            self._lent = lent
+            begins = await lent.enter(home)
+            self._own = self._own or (begins and asked is None)
+        except BaseException:
+            if self._own:
+                await self._roll_back()
+            self._own = False
+            raise
 
     async def __aexit__(
         self,
@@ -82,43 +101,68 @@ class AsyncTransaction(Lodging):
         trace: TracebackType | None,
     ) -> None:
         self._go_out()
+        await to_the_end(self._end(commits=error is None))
+
+    async def _end(self, *, commits: bool) -> None:
+        while self._writing:  # noqa: ASYNC110 - another task's call, which is on its way
+            await asyncio.sleep(0)
         if not self._own:
             self._left()
             return
-        task = asyncio.ensure_future(self._end(error is None))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as stopped:
-                if task.done():
-                    break
-                cancelled = stopped
-            except Exception:  # noqa: BLE001 - it is raised below
-                break
-        if cancelled is not None:
-            raise cancelled from None if task.cancelled() else task.exception()
-        task.result()
-
-    async def _end(self, commit: bool) -> None:
-        assert self._lent is not None
         try:
-            if commit and self._lent.is_open():
-                await self._lent.commit()
+            if commits:
+                await self._commit()
             else:
-                await self._lent.roll_back()
-        except BaseException as error:
-            if isinstance(error, Unknown):
-                self._unknown()
-            elif self._lent.is_open():
-                await self._lent.roll_back()
-            raise
+                await self._roll_back()
         finally:
             self._ended()
+
+    async def _commit(self) -> None:
+        assert self._lent is not None
+        if not self._is_open():
+            raise ended_inside()
+        try:
+            if self._asked_one is None:
+                await self._lent.commit()
+            else:
+                await self._asked_one.commit()
+        except BaseException as error:
+            if not self._is_open():
+                self._failed(error)
+            await self._roll_back()
+            raise
+
+    async def _roll_back(self) -> None:
+        if self._asked_one is not None:
+            await self._asked_one.rollback()
+        if self._lent is not None and self._is_open():
+            await self._lent.roll_back()
 
     def _is_open(self) -> bool:
         return self._lent is not None and self._lent.is_open()
 
+    @overload
+    async def enqueue(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
     async def enqueue(
         self,
         fn: Callable[..., Any],
@@ -141,18 +185,19 @@ class AsyncTransaction(Lodging):
     async def _enqueue(
         self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any, given: Options | None
     ) -> Handle[Any]:
-        if not self._inside:
+        if self._inside is None:
             raise RuntimeError("a call is made inside of `async with queue.transaction(…) as tx:`")
-        store, journal = self._store()
         handle, lodged = self._lodge(fn, args, kwargs, eta, delay, key, given)
+        assert self._lent is not None
+        self._writing += 1
         try:
-            written = await store.write(
-                journal.owner, [(Add(lodged.row),)], within=self._connection
-            )
+            await self._lent.add(self._home(), lodged.row, partial(self._written, lodged))
         except BaseException as error:
-            self._not_written(lodged, error)
+            if lodged.since is None:
+                self._scheduler.lodged_ill(lodged, error)
             raise
-        self._written(lodged, written)
+        finally:
+            self._writing -= 1
         return handle
 
 
@@ -161,24 +206,18 @@ class Transaction(Lodging):
 
     def __init__(self, queue: Calls, connection: sqlite3.Connection) -> None:
         super().__init__(queue)
-        self._connection = connection
         self._lent = Lent(connection)
 
     def __enter__(self) -> Self:
-        if self._inside:
-            raise RuntimeError("this transaction is entered already: make another one")
-        store, journal = self._store()
-        warn_of_wal_reset_bug(has_bug=self._lent.prepare())
-        self._own = not self._lent.is_open()
-        if self._own:
-            self._lent.begin()
+        home = self._enter()
+        warn_of_wal_reset_bug()
+        self._own = self._lent.enter(home)
         try:
-            store.write_within(journal.owner, [], self._connection)
+            self._in_loop(self._begun)
         except BaseException:
             if self._own:
                 self._lent.roll_back()
             raise
-        self._in_loop(self._begun)
         self._come_in()
         return self
 
@@ -190,25 +229,53 @@ class Transaction(Lodging):
     ) -> None:
         self._go_out()
         if not self._own:
-            self._in_loop(self._left)
+            self._tell_loop(self._left)
             return
         try:
-            if error is None and self._lent.is_open():
-                self._lent.commit()
-            else:
+            if error is None:
+                self._commit()
+            elif self._is_open():
                 self._lent.roll_back()
-        except BaseException as failed:
-            if isinstance(failed, Unknown):
-                self._in_loop(self._unknown)
-            elif self._lent.is_open():
-                self._lent.roll_back()
-            raise
         finally:
-            self._in_loop(self._ended)
+            self._tell_loop(self._ended)
+
+    def _commit(self) -> None:
+        if not self._is_open():
+            raise ended_inside()
+        try:
+            self._lent.commit()
+        except BaseException as error:
+            if self._is_open():
+                self._lent.roll_back()
+            else:
+                self._tell_loop(partial(self._failed, error))
+            raise
 
     def _is_open(self) -> bool:
         return self._lent.is_open()
 
+    @overload
+    def enqueue(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
+    @overload
+    def enqueue(
+        self,
+        fn: Callable[..., R],
+        /,
+        *args: Any,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]: ...
     def enqueue(
         self,
         fn: Callable[..., Any],
@@ -229,19 +296,17 @@ class Transaction(Lodging):
     def _enqueue(
         self, fn: Any, args: Any, kwargs: Any, eta: Any, delay: Any, key: Any, given: Options | None
     ) -> Handle[Any]:
-        if not self._inside:
+        if self._inside is None:
             raise RuntimeError("a call is made inside of `with queue.transaction(…) as tx:`")
-        store, journal = self._store()
         handle, lodged = self._in_loop(
             lambda: self._lodge(fn, args, kwargs, eta, delay, key, given)
         )
         try:
-            written = store.write_within(journal.owner, [(Add(lodged.row),)], self._connection)
+            written = self._lent.add(self._home(), lodged.row)
         except BaseException as error:
-            failed = error
-            self._in_loop(lambda: self._not_written(lodged, failed))
+            self._tell_loop(partial(self._scheduler.lodged_ill, lodged, error))
             raise
-        self._in_loop(lambda: self._written(lodged, written))
+        self._tell_loop(partial(self._written, lodged, written))
         return handle
 
     def _in_loop(self, step: Callable[[], T]) -> T:
@@ -249,6 +314,17 @@ class Transaction(Lodging):
         if running_loop() is self._scheduler.loop:
             return step()
         return self._queue.from_thread(step, _as_it_is)
+
+    def _tell_loop(self, step: Callable[[], object]) -> None:
+        """Have it done in the loop's thread, before anything else that is asked for from here."""
+        loop = self._scheduler.loop
+        if running_loop() is loop:
+            step()
+            return
+        with suppress(
+            RuntimeError
+        ):  # the loop is closed: what was committed runs at the next start
+            loop.call_soon_threadsafe(step, context=Context())
 
 
 class Transacting(Calls):
@@ -271,16 +347,11 @@ class Transacting(Calls):
             return Transaction(self, connection)
         if isinstance(connection, aiosqlite.Connection) or hasattr(connection, _RAW):
             return AsyncTransaction(self, connection)
-        lend(connection)  # which says what is wanted
-        raise AssertionError
+        raise TypeError(
+            "a transaction is one of an aiosqlite.Connection, a sqlite3.Connection or an AsyncConnection"
+            f" of SQLAlchemy, not of {connection!r}; of an AsyncSession: await session.connection()"
+        )
 
 
 async def _as_it_is(value: T) -> T:
     return value
-
-
-async def _driver_of(connection: Any) -> tuple[Any, bool]:
-    """The connection of aiosqlite, and whether somebody else ends its transactions."""
-    if not hasattr(connection, _RAW):
-        return connection, False
-    return (await connection.get_raw_connection()).driver_connection, True

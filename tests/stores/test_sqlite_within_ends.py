@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asyncdefer.errors import JournalError, JournalFull
-from asyncdefer.stores import _within
+from asyncdefer.stores import _lent, _within
 from asyncdefer.stores._base import Add, Busy, Unknown
 from asyncdefer.stores.sqlite import SQLiteStore
 from tests.stores.desk import Desk, opened_desk, row
@@ -96,7 +96,7 @@ async def test_a_commit_that_is_lost(
     desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind_of_error: Any
 ) -> None:
     """Without room it has not happened; after another error that is not known."""
-    execute = _within._Plain.execute
+    execute = _lent._Plain.execute
 
     def fail(self: Any, sql: str, parameters: Any = ()) -> Any:
         if sql == "COMMIT":
@@ -105,10 +105,10 @@ async def test_a_commit_that_is_lost(
         return execute(self, sql, parameters)
 
     async with program(desk, "sqlite3", path) as beside:
-        lent = _within.Lent(beside.connection)
+        lent = _lent.Lent(beside.connection)
         lent.begin()
         with monkeypatch.context() as patch:
-            patch.setattr(_within._Plain, "execute", fail)
+            patch.setattr(_lent._Plain, "execute", fail)
             with pytest.raises(JournalError) as caught:
                 lent.commit()
         assert type(caught.value) is kind_of_error
@@ -116,10 +116,9 @@ async def test_a_commit_that_is_lost(
 
 
 async def test_prepare_leaves_checkpoints_to_the_store(beside: Program) -> None:
-    """And tells of the bug of this SQLite."""
+    """The connection makes none any more."""
     assert await beside.run("PRAGMA wal_autocheckpoint") == [(1000,)]
-    told = await _done(_within.lend(beside.connection).prepare())
-    assert told == _within.has_wal_reset_bug()
+    await _done(_within.lend(beside.connection).prepare())
     assert await beside.run("PRAGMA wal_autocheckpoint") == [(0,)]
 
 
@@ -150,7 +149,7 @@ async def test_a_commit_with_a_statement_that_writes(desk: Desk, path: Path) -> 
     """Half read, it keeps the transaction open; afterwards it can be committed."""
     async with program(desk, "sqlite3", path) as beside:
         await beside.run("CREATE TABLE users (name)")
-        lent = _within.Lent(beside.connection)
+        lent = _lent.Lent(beside.connection)
         lent.begin()
         await beside.write(Add(row(2)))
         half = beside.connection.execute("INSERT INTO users VALUES (1), (2) RETURNING name")

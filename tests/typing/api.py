@@ -4,6 +4,7 @@
 that nothing needs: so a mistake that is no longer seen is an error here.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,11 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_type
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+import aiosqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from asyncdefer import (
     AfterCommit,
+    AsyncTransaction,
     Defer,
     Handle,
     Job,
@@ -29,6 +32,7 @@ from asyncdefer import (
     Stats,
     Task,
     Tasks,
+    Transaction,
     current,
     sleep,
 )
@@ -142,6 +146,21 @@ async def any_callable(method: Callable[[int], str]) -> None:
     queue.enqueue_from_thread(local, eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await queue.enqueue(local, "a", eta="tomorrow")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await queue.enqueue(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def transactions(
+    queue: Queue, beside: aiosqlite.Connection, threads: sqlite3.Connection, asked: AsyncConnection
+) -> None:
+    async with queue.transaction(beside) as tx:
+        assert_type(tx, AsyncTransaction)
+        assert_type(await tx.enqueue(bare, "a", delay=5), Handle[bytes])
+        assert_type(await tx.options(priority=1).enqueue(bare, "a"), Handle[Any])
+    async with queue.transaction(asked) as joined:
+        assert_type(joined, AsyncTransaction)
+    with queue.transaction(threads) as within:
+        assert_type(within, Transaction)
+        assert_type(within.enqueue(plain, 1.0, key="k"), Handle[list[str]])
+    queue.transaction("shop.db")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 async def after_commits(
