@@ -326,8 +326,11 @@ async def test_an_older_call_from_elsewhere(
     second = None
     try:
         async with till.transaction() as tx:
-            older = asyncio.create_task(shop.queue.enqueue(shop.ship, 1, delay=delay, key="k"))
+            # Another call is on its way to the file, so that this one's start joins it in line.
+            shop.queue.enqueue_nowait(shop.ship, 9, delay=90 * DAY)
             await asyncio.sleep(0.02)
+            older = asyncio.create_task(shop.queue.enqueue(shop.ship, 1, delay=delay, key="k"))
+            await clock.advance(0, patience=0)
             second = await tx.enqueue(shop.ship, 2, delay=delay, key="k")
             if not commits:
                 raise ZeroDivisionError
