@@ -21,7 +21,7 @@ from asyncdefer._core.lifecycle import Event, State, after
 from asyncdefer._entry import Claim
 from asyncdefer._holding import Holding
 from asyncdefer._log import DEBUG
-from asyncdefer.errors import JobDropped
+from asyncdefer.errors import JobDropped, QueueClosed
 from asyncdefer.stores._base import Row, Written
 
 
@@ -108,6 +108,17 @@ class Committing(Holding):
                 lodged.spare = False
                 return lodged.call.id - 1
         return super()._id_after(call, now)
+
+    def _abandon_held(self, closed: QueueClosed) -> None:
+        text = (
+            "the queue was closed before the transaction of this call had ended: if it commits, the"
+            " job runs when the queue is started again"
+        )
+        for lodged in self.lodged.values():
+            if lodged.call.id in self.books.on_hold:
+                dropped = Outcome(Event.DROP, error=QueueClosed(text))
+                self._end(lodged.call, dropped, None, self._steady())
+        super()._abandon_held(closed)
 
     # -- what became of it
 

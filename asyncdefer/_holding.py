@@ -39,7 +39,7 @@ from asyncdefer._entry import Claim
 from asyncdefer._handle import Handle
 from asyncdefer._log import DEBUG
 from asyncdefer._plan import Record
-from asyncdefer.errors import JobCancelled
+from asyncdefer.errors import JobCancelled, QueueClosed
 from asyncdefer.stores._base import HELD, LAST_ID, Add, Drop, Row, Set
 
 _SUCCEEDED: Final = State.SUCCEEDED.value
@@ -243,6 +243,11 @@ class Holding(Claims):
                     self._log_held(held)
 
             held.entry = self.journal.log(Set(row, HELD), done=written)
+
+    def _abandon_held(self, closed: QueueClosed) -> None:
+        """The queue closes."""
+        for held in tuple(self.books.on_hold.values()):
+            self._end(held.call, Outcome(Event.DROP, error=closed), None, self._steady())
 
     # -- a row comes
 

@@ -364,8 +364,7 @@ class Scheduler(LookUps):
                 self._end(call, Outcome(Event.DROP, error=closed), None, self._steady())
             if at % LINES == LINES - 1:
                 await _undisturbed(asyncio.sleep(0))
-        for held in tuple(self.books.on_hold.values()):
-            self._end(held.call, Outcome(Event.DROP, error=closed), None, self._steady())
+        self._abandon_held(closed)
         self._abandon_far(closed)
         if self.journal is not None:
             await self.journal.close()

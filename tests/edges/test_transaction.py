@@ -167,7 +167,7 @@ async def test_the_closing_of_the_queue_inside_a_block(shop: Shop) -> None:
     async with open_till(shop) as till, till.transaction() as tx:
         handle = await till.buy(tx, 1)
         await shop.queue.close()
-        with pytest.raises(QueueClosed):
+        with pytest.raises(QueueClosed, match="if it commits"):
             await handle
         with pytest.raises(QueueClosed):
             await till.enqueue(tx, shop.ship, 2)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import aiosqlite
@@ -188,3 +189,25 @@ async def test_the_driver_is_closed_in_the_block(shop: Shop) -> None:
             await db.close()
     with pytest.raises(JobDropped):
         await asyncio.wait_for(handle, 1)
+
+
+async def test_the_callers_context(shop: Shop) -> None:
+    """A job has the context variables of its caller, and is itself inside of no transaction."""
+    seen: list[str] = []
+
+    @shop.queue.task("look")
+    async def look() -> int:
+        seen.append(request.get())
+        return await (await shop.queue.enqueue(shop.ship, 1))
+
+    async with open_till(shop) as till:
+        request.set("ann")
+        async with till.transaction() as tx:
+            handle = await tx.enqueue(look)
+        async with till.transaction():
+            await asyncio.sleep(0.05)
+    assert await asyncio.wait_for(handle, 2) == 1
+    assert seen == ["ann"]
+
+
+request: ContextVar[str] = ContextVar("request")
