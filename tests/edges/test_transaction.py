@@ -5,11 +5,13 @@ each call a row is written, so that the file itself says which calls are right.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 
 import pytest
 
 from asyncdefer import Handle, JobDropped, QueueClosed, State
+from asyncdefer.stores._base import Note
 from tests.edges.tills import KINDS, Shop, Till, open_till
 
 
@@ -175,3 +177,34 @@ async def test_the_closing_of_the_queue_inside_a_block(shop: Shop) -> None:
     async with shop.queue:
         await shop.queue.join()
         assert shop.runs == [1]
+
+
+@pytest.mark.parametrize("counts", [0, 1])
+async def test_the_connection_stays_the_callers(shop: Shop, counts: int) -> None:
+    """Its settings, its factories and its last rowid are as they were after each call."""
+    scheduler = shop.queue._started()
+    assert scheduler.journal is not None
+    scheduler.journal.log(
+        Note("of a rate", "1")
+    )  # the first row of its table, as order 1 of its own
+    await scheduler.recorded()
+    async with open_till(shop) as till:
+        db = till.connection
+        db.row_factory, db.text_factory = dict_of, bytes
+        await db.execute_fetchall(f"PRAGMA count_changes = {counts}")
+        async with till.transaction() as tx:
+            handles = [await tx.enqueue(shop.ship, 0)]
+            for order in (77, 1):
+                await db.execute_fetchall(f"INSERT INTO orders VALUES ({order})")
+                for key in (None, "k", "k", None):
+                    handles.append(await tx.enqueue(shop.ship, order, key=key))
+                    ((found,),) = await db.execute_fetchall("SELECT last_insert_rowid()")
+                    assert found == "last_insert_rowid()"
+                    rows = await db.execute_fetchall("SELECT last_insert_rowid() AS id, 'x' AS t")
+                    assert list(rows) == [{"id": order, "t": b"x"}]
+        assert (db.row_factory, db.text_factory) == (dict_of, bytes)
+        await asyncio.gather(*handles)
+
+
+def dict_of(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> dict[str, object]:
+    return {name: value for (name, *_), value in zip(cursor.description, row, strict=True)}
