@@ -75,7 +75,8 @@ class Journal:
         self._idle: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self.lent = 0  # transactions of the program's own that are open
-        self.groups = self.written = 0  # that were begun; the last one that was written
+        self.groups: int = 0  # that were begun
+        self.written: int = 0  # the last one that was
         self._closing = False
         self._closed = False
         self._held = False  # by somebody else, at the last write
