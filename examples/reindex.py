@@ -76,4 +76,5 @@ async def main() -> None:
 
 
 asyncio.run(main())
+db.close()
 folder.cleanup()

@@ -107,7 +107,7 @@ async def test_too_many_failures_stop_all_shards(queue: Queue, clock: VirtualClo
     await clock.run_until_idle()
     with pytest.raises(IterationFailed, match=r"11 failed: 0: ValueError: poison; .*, and 8 more"):
         await handle
-    assert len(tried) < 1_000
+    assert len(tried) < 50_000
 
 
 async def test_a_failed_iteration_after_a_restart(disk: Any, clock: VirtualClock) -> None:
