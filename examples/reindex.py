@@ -30,9 +30,8 @@ class Stale:
         return list(pairwise(last * at // shards for at in range(shards + 1)))
 
     async def page(self, after: int, upto: int, limit: int) -> list[tuple[int, int]]:
-        sql = (
-            "SELECT id, id FROM texts WHERE version < ? AND id > ? AND id <= ? ORDER BY id LIMIT ?"
-        )
+        keys = "version < ? AND id > ? AND id <= ?"
+        sql = f"SELECT id, id FROM texts WHERE {keys} ORDER BY id LIMIT ?"
         return db.execute(sql, (self.version, after, upto, limit)).fetchall()
 
 
