@@ -58,7 +58,7 @@ async def test_of_a_failed_one(queue: Queue, clock: VirtualClock) -> None:
 
 async def test_of_a_job_that_is_none(queue: Queue, clock: VirtualClock) -> None:
     """Only an iteration has a progress."""
-    handle = await queue.enqueue(callback, 1)
+    handle = await queue.enqueue(callback, 1, delay=10)
     with pytest.raises(TypeError, match=r"only `queue\.iterate`"):
         handle.progress()
 
