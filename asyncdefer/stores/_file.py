@@ -115,6 +115,8 @@ class File:
             version = _schema.inspect(db, self.path)
             _sound.check_length(db, self.path)
             _sound.prepare(db, self.path, self._synchronous)
+            if self._synchronous >= _sound.FULL and _lock.size(self._log):
+                _sound.bring_home(db)
             if 0 < version < _schema.VERSION:
                 _schema.migrate(db, self.path, version)
             opened = self._take_over(version)

@@ -45,6 +45,24 @@ def prepare(db: sqlite3.Connection, path: str, synchronous: int) -> None:
             )
 
 
+def bring_home(db: sqlite3.Connection) -> None:
+    """Have what a former owner left in the -wal on the disk, and begin the -wal anew.
+
+    If a sync of that one's failed, it is read from memory and was never written; what comes behind
+    it in the -wal would be lost with it. Who reads the file meanwhile keeps the -wal from beginning
+    anew, and a full disk the pages from going home: then it is built upon as it is.
+    """
+    (patience,) = db.execute("PRAGMA busy_timeout").fetchone()
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            raise
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {patience}")
+
+
 def check_start(path: str) -> None:
     """There is no journal of which only the -wal is left: SQLite would remove that."""
     if not _lock.size(path) and _lock.size(f"{path}-wal"):
