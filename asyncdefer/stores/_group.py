@@ -143,7 +143,7 @@ def _write_plain(db: sqlite3.Connection, plain: _Plain) -> tuple[Written, list[R
     _update(db, plain.updates)
     if adds:
         _insert(db, adds)
-        db.execute(_RAISE_LAST_ID, (max(plain.adds),))
+        db.execute(_RAISE_LAST_ID, {"id": max(plain.adds)})
     _count(db, {state: after.count(state) - before.count(state) for state in LIVE})
     if plain.notes:
         _note(db, plain.notes)
@@ -157,7 +157,7 @@ def write_one(db: sqlite3.Connection, row: Row) -> Written:
         return written[0]
     values = row.id, row.task, row.state, row.at, int(row.pinned), row.arguments, row.body
     db.execute(_INSERTIONS[False, False][-1], values)
-    db.execute(_ONE_MORE, (row.id,))
+    db.execute(_ONE_MORE, {"id": row.id})
     return Written()
 
 
@@ -178,7 +178,7 @@ def _write_fold(
     _insert(db, todo.adds)
     _count(db, todo.live)
     if fold.last_id > last_id:
-        db.execute(_RAISE_LAST_ID, (fold.last_id,))
+        db.execute(_RAISE_LAST_ID, {"id": fold.last_id})
     if fold.notes:
         _note(db, fold.notes)
     return fold.written()
@@ -237,10 +237,10 @@ _LAST_ID: Final = "SELECT +value FROM asyncdefer_meta WHERE name = 'last_id'"
 _COUNT: Final = "UPDATE asyncdefer_meta SET value = value + ? WHERE name = ?"
 _ONE_MORE: Final = (
     "UPDATE asyncdefer_meta SET value = CASE WHEN name = 'scheduled' THEN value + 1 "
-    "WHEN value < ?1 THEN ?1 ELSE value END WHERE name IN ('last_id', 'scheduled')"
+    "WHEN value < :id THEN :id ELSE value END WHERE name IN ('last_id', 'scheduled')"
 )
 _RAISE_LAST_ID: Final = (
-    "UPDATE asyncdefer_meta SET value = ?1 WHERE name = 'last_id' AND value < ?1"
+    "UPDATE asyncdefer_meta SET value = :id WHERE name = 'last_id' AND value < :id"
 )
 
 
