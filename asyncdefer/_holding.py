@@ -199,9 +199,8 @@ class Holding(Claims):
             return
         rule = call.option("defer")
         if isinstance(rule, Defer) and rule.bound is not None:
-            rule = structs.replace(
-                rule, leading=False, keep="last"
-            )  # a deploy may have brought them
+            # A deploy may have brought the two since the call.
+            rule = structs.replace(rule, leading=False, keep="last")
             if old is None:
                 call = opened(call, rule, now, self._ahead)
             else:
