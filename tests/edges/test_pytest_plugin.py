@@ -11,6 +11,7 @@ anyio_has_auto_mode = pytest.mark.skipif(
 
 PROGRAM = """
     import asyncio
+    import gc
     from datetime import timedelta
 
     import pytest
@@ -51,12 +52,18 @@ PROGRAM = """
         await defer_queue.enqueue(print, delay=60)  # left behind: it waits, and is counted
 
 
+    async def test_no_queue_outlives_its_test(defer_queue):
+        gc.collect()
+        queues = [one for one in gc.get_objects() if isinstance(one, type(defer_queue))]
+        assert queues == [defer_queue]
+
+
     async def test_the_clock_alone(defer_clock):
         began = defer_clock.now()
         await defer_clock.advance(60)
         assert (defer_clock.now() - began).total_seconds() == 60
 """
-PASSED = 4
+PASSED = 5
 
 
 def run(
