@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +49,12 @@ def program(store: Any, clock: VirtualClock, ran: list[Any], *, without: str = "
 
 
 register: dict[Queue, tuple[Any, ...]] = {}
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    yield
+    register.clear()
 
 
 def register_late(queue: Queue, name: str) -> None:
