@@ -3,6 +3,7 @@
 Async tests need no mark (`anyio_mode = "auto"` in pyproject.toml).
 """
 
+import gc
 import inspect
 import os
 from collections.abc import Callable
@@ -20,6 +21,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.fixture
 def anyio_backend() -> object:
     return "asyncio"
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are no garbage: who asks for a collection does not wait until each is seen."""
+    gc.collect()
+    gc.freeze()
 
 
 # anyio before 4.11 has no auto mode: give it the option's name, and every async test its mark.
