@@ -23,8 +23,9 @@ def anyio_backend() -> object:
     return "asyncio"
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of tests are no garbage: who asks for a collection does not wait until each is seen."""
+@pytest.fixture(autouse=True, scope="module")
+def collector() -> None:
+    """What thousands of tests leave behind is no garbage of this one's: a collection passes it over."""
     gc.collect()
     gc.freeze()
 
