@@ -76,12 +76,12 @@ class Lent:
         """
         self._check_usable()
         begins = not self._db.in_transaction
+        names = self._check_file(home)
         if begins:
-            self._check_file(home)
             self.begin()
         try:
-            self.write(home, ())
-            self._counts = self._plain.execute("PRAGMA count_changes").fetchone() == (1,)
+            with self._as_it_was() as self._counts:
+                self._saved(home, lambda: self._write(home, (), names), adds=False)
             self.prepare()
         except BaseException:
             if begins:
@@ -180,14 +180,15 @@ class Lent:
             names = self._check_file(home)
             return self._saved(home, lambda: self._write(home, changes, names))
 
-    def _saved(self, home: Home, write: Callable[[], Written]) -> Written:
+    def _saved(self, home: Home, write: Callable[[], Written], *, adds: bool = True) -> Written:
         if self._db.total_changes != self._changes:  # the caller's own, since the last time
             self._rowid = _last_rowid(self._plain)
         rowid = self._rowid
         self._save()
         try:
             written = write()
-            _restore_rowid(self._plain, rowid)
+            if adds:
+                _restore_rowid(self._plain, rowid)
             self._plain.execute(_RELEASE)
         except BaseException as error:
             undone = self._undo(rowid)
@@ -241,8 +242,11 @@ class Lent:
     # -- what is the caller's
 
     @contextmanager
-    def _as_it_was(self) -> Generator[None, None, None]:
-        """Texts are str, and a change gives no rows; afterwards both are as they were."""
+    def _as_it_was(self) -> Generator[bool, None, None]:
+        """Texts are str, and a change gives no rows; afterwards both are as they were.
+
+        Whether a change gave rows.
+        """
         db, plain = self._db, self._plain
         texts = db.text_factory
         db.text_factory = str
@@ -251,7 +255,7 @@ class Lent:
             if counting:
                 plain.execute("PRAGMA count_changes = 0").fetchall()
             try:
-                yield
+                yield counting
             finally:
                 if counting:
                     plain.execute("PRAGMA count_changes = 1").fetchall()
