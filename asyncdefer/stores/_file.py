@@ -20,7 +20,7 @@ from asyncdefer.stores._base import (
     Unknown,
     Written,
 )  # fmt: skip
-from asyncdefer.stores._faults import BUSY_WAIT, full, held_by_another, told
+from asyncdefer.stores._faults import BUSY_WAIT, full, told
 from asyncdefer.stores._lent import Home
 from asyncdefer.stores._room import Room, checkpoint, length
 
@@ -115,8 +115,6 @@ class File:
             version = _schema.inspect(db, self.path)
             _sound.check_length(db, self.path)
             _sound.prepare(db, self.path, self._synchronous)
-            if self._synchronous >= _sound.FULL and _lock.size(self._log):
-                _sound.bring_home(db)
             if 0 < version < _schema.VERSION:
                 _schema.migrate(db, self.path, version)
             opened = self._take_over(version)
@@ -133,6 +131,8 @@ class File:
         """The new owner writes itself in; what it finds."""
 
         def work(db: sqlite3.Connection) -> Opened:
+            if self._synchronous >= _sound.FULL:
+                _sound.write_again(self.path)
             if version == 0:
                 _schema.make(db)
             _schema.check(db, self.path)
@@ -192,7 +192,8 @@ class File:
                 self._db = db
                 _sound.prepare(db, self.path, self._synchronous)
                 self._check_owner(db)
-                self._sync(db)
+                if self._unsettled:
+                    self._settle(db, found=True)
             except BaseException:
                 self.close()
                 raise
@@ -205,31 +206,25 @@ class File:
             self._settle(db)
         return db
 
-    def _settle(self, db: sqlite3.Connection) -> None:
+    def _settle(self, db: sqlite3.Connection, *, found: bool = False) -> None:
         """After a commit that failed, have it not have happened.
 
         For this connection it was rolled back, but what it has left in the -wal might make it
-        happen at the next start. The next commit is written over that. To close the connection and
-        look what a new one finds would not do: that could be pages which the system could not
-        write, and shows all the same.
+        happen at the next start. The next commit is written over that. `found`: that connection was
+        lost, and for this one it has happened if it is found in the -wal; which may be pages that
+        the system could not write, and shows all the same.
         """
         try:
             db.execute("BEGIN IMMEDIATE")
             self._check_owner(db)
+            if found:
+                _sound.write_again(self.path)
             db.execute(_SETTLE)
             db.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         self._unsettled = False
-
-    def _sync(self, db: sqlite3.Connection) -> None:
-        """The same where the connection was lost: what is found is on the disk from here on."""
-        if self._unsettled:
-            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise held_by_another(self.path)
-            self._unsettled = False
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         """Nobody came in by another door, and nobody has changed our tables."""

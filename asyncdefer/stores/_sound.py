@@ -1,7 +1,8 @@
 """Whether a connection and the files behind it can be trusted with calls."""
 
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
 from asyncdefer.errors import JournalError
@@ -12,6 +13,8 @@ from asyncdefer.stores._room import AUTOCHECKPOINT, length
 
 FULL: Final = 2
 """PRAGMA synchronous."""
+
+_PART: Final = 1 << 20  # bytes at once
 
 _PRAGMAS: Final[dict[str, int]] = {
     "fullfsync": 1,  # macOS has an fsync that is none
@@ -45,22 +48,24 @@ def prepare(db: sqlite3.Connection, path: str, synchronous: int) -> None:
             )
 
 
-def bring_home(db: sqlite3.Connection) -> None:
-    """Have what a former owner left in the -wal on the disk, and begin the -wal anew.
+def write_again(path: str) -> None:
+    """Have the system write what is in the -wal once more, with the next sync.
 
-    If a sync of that one's failed, it is read from memory and was never written; what comes behind
-    it in the -wal would be lost with it. Who reads the file meanwhile keeps the -wal from beginning
-    anew, and a full disk the pages from going home: then it is built upon as it is.
+    If a sync of a former owner's failed, that is read from memory and was never written; what comes
+    behind it in the -wal would be lost with it. For who may write: then nobody else changes the
+    -wal. To move it into the file instead would not do: after a power cut what there is of such a
+    -wal would go over newer pages. On a disk that refuses, it is built upon as it is.
     """
-    (patience,) = db.execute("PRAGMA busy_timeout").fetchone()
-    db.execute("PRAGMA busy_timeout = 0")
-    try:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-            raise
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {patience}")
+    if not hasattr(os, "pwrite"):  # Windows
+        return
+    with suppress(OSError):
+        log, at = os.open(f"{path}-wal", os.O_RDWR), 0
+        try:
+            while part := os.pread(log, _PART, at):
+                os.pwrite(log, part, at)
+                at += len(part)
+        finally:
+            os.close(log)
 
 
 def check_start(path: str) -> None:
