@@ -45,22 +45,22 @@ def defer_journal(
 def started(item: Any, queue: Queue) -> Iterator[Queue]:
     """The queue, started for the time of an async test, and its books checked after it."""
     test = item.obj
-    _start_within(item, queue)
+    wraps = inspect.iscoroutinefunction(test)
+    if wraps:
+        item.obj = _started_around(test, queue)
     yield queue
-    item.obj = test  # pytest keeps its items, and this one would keep the queue
+    if wraps:
+        item.obj = test  # pytest keeps its items, and this one would keep the queue
     with suppress(NotStarted):
         check_conservation(queue)
 
 
-def _start_within(item: Any, queue: Queue) -> None:
-    """Make the test function start and close the queue around its own body."""
-    test = item.obj
-    if not inspect.iscoroutinefunction(test):
-        return
+def _started_around(test: Any, queue: Queue) -> Any:
+    """The test function, which starts and closes the queue around its own body."""
 
     @functools.wraps(test)
     async def within(*args: Any, **kwargs: Any) -> None:
         async with queue:
             await test(*args, **kwargs)
 
-    item.obj = within
+    return within
