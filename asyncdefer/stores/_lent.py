@@ -48,8 +48,6 @@ class Lent:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._plain = _Plain(db)
-        self._rowid = 0
-        self._changes = -1  # as total_changes was when that was last_insert_rowid()
         self._counts = True  # as PRAGMA count_changes; False once it is known not to
 
     def is_open(self) -> bool:
@@ -181,9 +179,7 @@ class Lent:
             return self._saved(home, lambda: self._write(home, changes, names))
 
     def _saved(self, home: Home, write: Callable[[], Written], *, adds: bool = True) -> Written:
-        if self._db.total_changes != self._changes:  # the caller's own, since the last time
-            self._rowid = _last_rowid(self._plain)
-        rowid = self._rowid
+        rowid = _last_rowid(self._plain)
         self._save()
         try:
             written = write()
@@ -200,7 +196,6 @@ class Lent:
             if what is error:
                 raise
             raise what from error
-        self._changes = self._db.total_changes
         return written
 
     def _write(self, home: Home, changes: Sequence[Change], names: Container[bytes]) -> Written:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from asyncdefer.errors import JournalError
 from asyncdefer.stores._base import Add, Drop, Set, Written
+from asyncdefer.stores._lent import Lent
 from asyncdefer.stores.sqlite import SQLiteStore
 from tests.stores.desk import Desk, opened_desk, row
 from tests.stores.program import KINDS, Program, program
@@ -189,6 +191,22 @@ async def test_the_last_row_of_the_programs_own(desk: Desk, path: Path, kind: st
             await beside.write(Add(row(100 + number % 50, "z")))
             assert await beside.run("SELECT last_insert_rowid()") == [(number,)]
             await beside.run("COMMIT")
+
+
+async def test_the_last_row_of_an_insert_that_failed(desk: Desk, path: Path) -> None:
+    """It is the one that the insert got to, and counts as no change."""
+    home = desk.store.home(desk.owner)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE users (name NOT NULL)")
+        lent = Lent(db)
+        lent.enter(home)
+        lent.add(home, row(100))
+        with pytest.raises(sqlite3.IntegrityError):
+            db.execute("INSERT INTO users (rowid, name) VALUES (600, 'ann'), (601, NULL)")
+        before = db.execute("SELECT last_insert_rowid()").fetchone()
+        lent.add(home, row(101))
+        assert db.execute("SELECT last_insert_rowid()").fetchone() == before == (600,)
+        lent.commit()
 
 
 async def test_a_statement_of_the_programs_that_reads(desk: Desk, path: Path) -> None:
