@@ -69,6 +69,28 @@ async def test_all_of_it_is_written_again(tmp_path: Path, monkeypatch: pytest.Mo
         assert await desk.ids() == [1]
 
 
+async def test_after_a_commit_whose_connection_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it has happened is what a new connection finds; and that may never have been written."""
+    path = tmp_path / "journal.db"
+    async with opened_desk(SQLiteStore(path)) as desk:
+        await desk.write(Add(row(1)))
+        with closing(sqlite3.connect(path)) as reader:  # which keeps the -wal there
+            reader.execute("SELECT count(*) FROM asyncdefer_jobs").fetchone()
+            file: Any = desk.store._desk.file
+            file._unsettled = True
+            file.close()
+            found, written = log_of(path), Written(path, monkeypatch)
+            await desk.write(Add(row(2)))
+            assert written.all() == found
+            assert not file._unsettled
+            written.parts.clear()
+            await desk.write(Add(row(3)))
+            assert not written.parts
+        assert await desk.ids() == [1, 2, 3]
+
+
 async def test_nobody_else_writes_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
