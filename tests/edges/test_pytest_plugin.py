@@ -135,3 +135,30 @@ def test_one_loop_for_a_module(pytester: pytest.Pytester) -> None:
         ini="asyncio_mode = auto\nasyncio_default_test_loop_scope = module",
         fixture_loop="module",
     )
+
+
+def test_it_gives_back_what_it_took(pytester: pytest.Pytester) -> None:
+    """A queue that a running test asks for finds a wrapper of pytest-asyncio's in the test's place."""
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function")
+    pytester.makeconftest(
+        """
+        import inspect
+
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_teardown(item):
+            yield
+            assert inspect.iscoroutinefunction(item.obj)
+        """
+    )
+    pytester.makepyfile(
+        """
+        async def test_early(defer_queue):
+            pass
+
+        async def test_late(request):
+            request.getfixturevalue("defer_queue")
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:anyio").assert_outcomes(passed=2)
